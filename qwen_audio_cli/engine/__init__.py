@@ -1,0 +1,1 @@
+"""The batched core: requests in, answers out. It knows no audio files, tasks, records or sinks."""

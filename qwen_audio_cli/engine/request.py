@@ -1,0 +1,108 @@
+"""What can be asked of a model about one clip, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeVar
+
+from torch import Tensor
+
+from .cache import KVCache, Span
+
+FinishReason = Literal["stop", "length", "repeat"]
+"""Why an answer ended: a stop token, the longest length, or a loop of repeated tokens."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generate:
+    """Write an answer behind `prompt`, token by token.
+
+    `bias` and `first_bias` [vocabulary] are added to the scores (minus infinity forbids a token),
+    the latter only to the first token's. `temperature` 0 is greedy; above it, noise depends on
+    (`seed`, position) alone, so a sample is the same in any batch. `watch` keeps the attention that
+    word times are read from, for families that have it.
+    """
+
+    prompt: Sequence[int]
+    longest: int
+    stop: frozenset[int]
+    bias: Tensor | None = None
+    first_bias: Tensor | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    watch: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """The log-likelihood of each of `continuations` behind `prompt`, which is computed once."""
+
+    prompt: Sequence[int]
+    continuations: Sequence[Sequence[int]]
+
+
+Request = Generate | Score
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generated:
+    """Tokens (without the stop token) and their log-probabilities, the stop token's behind them."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    finish: FinishReason
+    alignment: Tensor | None = None
+    """With `watch`: attention of the alignment heads, [heads, tokens fed, frames]."""
+
+    @property
+    def avg_logprob(self) -> float:
+        """Mean log-probability of what was said, the stop token included (as openai/whisper)."""
+        return sum(self.logprobs) / len(self.logprobs) if self.logprobs else 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """Per continuation the log-probability of each of its tokens."""
+
+    logprobs: list[list[float]]
+
+
+Answer = Generated | Scored
+
+T_co = TypeVar("T_co", covariant=True)
+
+Dialogue = Generator[Request, Answer, T_co]
+"""One clip's questions to the model: yields requests, is sent their answers, returns its result.
+
+A family writes its strategy (detect the language, answer, fall back to a higher temperature, …) as
+plain code; the engine runs the dialogues of many clips in one batch.
+"""
+
+
+@dataclass(slots=True, eq=False)
+class AudioInput:
+    """One clip on its way through the encoder; several requests use the one result."""
+
+    features: Tensor | None
+    memory: object = field(default=None)
+
+
+class Model(Protocol):
+    """What the engine drives. One clip's results never depend on its neighbours in a batch."""
+
+    vocabulary: int
+
+    def encode(self, features: Tensor) -> Sequence[object]:
+        """What the decoder needs of each clip of [batch, mels, frames]; opaque to the engine."""
+
+    def open(self, memories: Sequence[object], capacity: int, watch: bool) -> KVCache:
+        """An empty cache over the audio of one request, with room for `capacity` tokens."""
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, spans: Sequence[Span], rows: Tensor
+    ) -> Tensor:
+        """Append packed `tokens` [n] to the caches of `spans`; scores [len(rows), vocabulary].
+
+        The engine advances the caches afterwards. Scores are float32 and come for `rows` only.
+        """

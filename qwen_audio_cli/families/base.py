@@ -1,0 +1,84 @@
+"""The protocol of a model family: how a task becomes its tokens, and its tokens an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..engine.request import Dialogue, FinishReason, Model
+from ..tags import TagSequence
+from ..tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run asks of every clip.
+
+    `language` is the audio's (None: to be detected), `target` the answer's; both are codes.
+    `tags` is a user's own sequence, which then stands instead of the task's. `labels` are scored
+    for classification; when there are none the answer is free text.
+    """
+
+    task: Task
+    language: str | None = None
+    target: str | None = None
+    timestamps: bool = False
+    question: str | None = None
+    labels: tuple[str, ...] = ()
+    tags: TagSequence | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    longest: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """A word (or a silence, an event) with its times in seconds from the clip's begin."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClipAnswer:
+    """What a family says of one clip; what does not apply is None or empty.
+
+    `labels` are (label, probability), best first. `flags` are those of the record schema.
+    """
+
+    text: str | None = None
+    language: str | None = None
+    words: tuple[TimedWord, ...] | None = None
+    labels: tuple[tuple[str, float], ...] | None = None
+    avg_logprob: float | None = None
+    compression_ratio: float | None = None
+    no_speech_prob: float | None = None
+    finish_reason: FinishReason | None = None
+    flags: frozenset[str] = field(default_factory=frozenset)
+
+
+class Family(Protocol):
+    """One loaded checkpoint of one architecture."""
+
+    name: str
+    """The family's name in the task table."""
+    label: str
+    """What records call the model: name@revision."""
+    model: Model
+    window: float
+    """The longest clip it hears, in seconds."""
+
+    def check(self, job: Job) -> None:
+        """Raise UsageError, naming what is wrong, for a job this checkpoint cannot do."""
+
+    def features(self, samples: NDArray[np.float32]) -> Tensor:
+        """What `Model.encode` takes of one clip's samples: [mels, frames]. Thread-safe."""
+
+    def answer(self, job: Job, seconds: float) -> Dialogue[ClipAnswer]:
+        """The dialogue that answers `job` for a clip of `seconds`."""

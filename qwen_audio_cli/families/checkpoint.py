@@ -1,0 +1,129 @@
+"""Checkpoints on disk: config, safetensors shards, revision; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import ConfigError, ModelError
+
+INDEX = "model.safetensors.index.json"
+SCALE = "_scale"  # name suffix of the row scales that stand beside int8 matrices
+
+
+class Checkpoint:
+    """A directory in the Hugging Face layout: `config.json` and safetensors, in one file or shards.
+
+    Raises ModelError when there is no such directory, ConfigError when it is no such checkpoint, a
+    shard is missing or damaged, or only pickled weights are there.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        if not directory.is_dir():
+            raise ModelError(f"{directory}: no such model directory")
+        self.directory = directory
+        self.config = self.json("config.json")
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON object of the checkpoint, by file name."""
+        path = self.directory / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{self.directory}: no model checkpoint ({name} is missing)") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: a JSON object is expected")
+        return content
+
+    @cached_property
+    def shards(self) -> list[Path]:
+        """The safetensors files, in order; all of them exist."""
+        if (self.directory / INDEX).exists():
+            names = sorted(set(self.json(INDEX).get("weight_map", {}).values()))
+            shards = [self.directory / name for name in names]
+        else:
+            shards = sorted(self.directory.glob("*.safetensors"))
+        if missing := [shard.name for shard in shards if not shard.exists()]:
+            raise ConfigError(f"{self.directory}: missing {', '.join(missing)}")
+        if not shards:
+            pickled = any(self.directory.glob("*.bin")) or any(self.directory.glob("*.pt"))
+            why = "only pickled weights, which are never loaded" if pickled else "no weights"
+            raise ConfigError(f"{self.directory}: {why}; a *.safetensors file is needed")
+        return shards
+
+    @cached_property
+    def revision(self) -> str:
+        """What identifies these weights: the build's own mark, the hub's commit, or a digest.
+
+        The digest covers the configuration and every shard's header and size, not each value.
+        """
+        with safe_open(self.shards[0], "pt") as shard:
+            if mark := (shard.metadata() or {}).get("revision"):
+                return str(mark)
+        if self.directory.parent.name == "snapshots":
+            return self.directory.name[:12]
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        for path in self.shards:
+            with path.open("rb") as file:
+                header = file.read(8)
+                digest.update(header + file.read(int.from_bytes(header, "little")))
+            digest.update(str(path.stat().st_size).encode())
+        return digest.hexdigest()[:12]
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors, one at a time; int8 matrices come multiplied out in float32."""
+        for path in self.shards:
+            try:
+                with safe_open(path, "pt") as shard:
+                    names = set(shard.keys())
+                    for name in sorted(names):
+                        if name.endswith(SCALE) and name.removesuffix(SCALE) in names:
+                            continue
+                        tensor = shard.get_tensor(name)
+                        if name + SCALE in names:
+                            scale = shard.get_tensor(name + SCALE).float()
+                            tensor = tensor * scale.view(-1, *[1] * (tensor.ndim - 1))
+                        yield name, tensor
+            except (SafetensorError, OSError) as error:
+                raise ConfigError(f"{path}: {error}") from error
+
+    def fill(
+        self,
+        module: nn.Module,
+        rename: Callable[[str], str | None],
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        """Give `module`, built on the meta device, its parameters; all must come, each once.
+
+        `rename` maps a checkpoint's name to the module's, or to None for what is not needed.
+        """
+        state = {
+            name: tensor.to(device=device, dtype=dtype)
+            for theirs, tensor in self.tensors()
+            if (name := rename(theirs)) is not None
+        }
+        wanted = dict(module.named_parameters())
+        if missing := sorted(wanted.keys() - state.keys()):
+            raise ConfigError(f"{self.directory}: no weights for {', '.join(missing[:3])} …")
+        if unknown := sorted(state.keys() - wanted.keys()):
+            raise ConfigError(f"{self.directory}: unknown weights {', '.join(unknown[:3])} …")
+        for name, parameter in wanted.items():
+            if parameter.shape != state[name].shape:
+                raise ConfigError(
+                    f"{self.directory}: {name} has shape {list(state[name].shape)}, "
+                    f"the configuration says {list(parameter.shape)}"
+                )
+        module.load_state_dict(state, assign=True)
+        module.requires_grad_(False).eval()

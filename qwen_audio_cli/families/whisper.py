@@ -1,0 +1,254 @@
+"""The Whisper family: its prompt dialect, its thresholds and how its answers are read.
+
+It does the transcription branch of the tags: transcription, translation into English, word times
+and language identification (Radford et al. 2022, section 2.3 and appendix D; openai/whisper).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ..audio import SAMPLE_RATE
+from ..audio.features import HOP, log_mel
+from ..engine.request import Dialogue, Generate, Generated, Score, Scored
+from ..errors import ConfigError, UsageError
+from ..languages import LANGUAGES, UNSPACED
+from ..tags import TagSequence
+from .base import ClipAnswer, Job, TimedWord
+from .checkpoint import Checkpoint
+from .quality import compression_ratio
+from .whisper_model import WhisperModel
+from .word_times import group_words, token_frames
+
+WINDOW_SECONDS = 30.0
+FRAME_SECONDS = 2 * HOP / SAMPLE_RATE
+"""Seconds between two frames of the encoder's output."""
+
+BUCKET = 32 * HOP
+"""Lengths in samples are rounded up to this, so that clips of like length share a batch."""
+
+MARGIN = 2 * SAMPLE_RATE
+"""Silence in samples that the encoder hears behind a clip at least."""
+
+# openai/whisper, `transcribe.py`: when an answer is tried again at a higher temperature, and when
+# it is taken for no speech.
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+COMPRESSION_RATIO = 2.4
+AVG_LOGPROB = -1.0
+NO_SPEECH_PROB = 0.6
+
+
+class Whisper:
+    """A Whisper checkpoint; `label` is what records call it."""
+
+    name = "whisper"
+    window = WINDOW_SECONDS
+
+    def __init__(self, directory: Path, label: str, *, full_window: bool = False) -> None:
+        """Read the vocabulary; `load` gives the network.
+
+        With `full_window` every clip is encoded as 30 s, as the reference does; without, at its own
+        length, which is several times faster. Raises ModelError or ConfigError.
+        """
+        self._checkpoint = Checkpoint(directory)
+        if self._checkpoint.config.get("model_type") != "whisper":
+            raise ConfigError(f"{directory}: not a Whisper checkpoint")
+        self.label = f"{label}@{self._checkpoint.revision}"
+        self._full_window = full_window
+        self._tokenizer = _tokenizer(directory)
+        self._read_tokens()
+
+    def load(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Load the network."""
+        self.model = WhisperModel.load(self._checkpoint, dtype, device)
+        vocabulary = self.model.vocabulary
+        facts = self._checkpoint.json("generation_config.json")
+        bias = torch.zeros(vocabulary)
+        bias[[token for token in facts.get("suppress_tokens") or () if token >= 0]] = -math.inf
+        bias[self._end + 1 :] = -math.inf  # no tags and no timestamps within the text
+        first = bias.clone()
+        first[facts.get("begin_suppress_tokens") or []] = -math.inf
+        self._bias, self._first_bias = bias.to(device), first.to(device)
+        self._longest = self.model.decoder.config.positions // 2
+
+    def _read_tokens(self) -> None:
+        def token(name: str) -> int:
+            number: int | None = self._tokenizer.token_to_id(f"<|{name}|>")
+            if number is None:
+                raise ConfigError(f"{self._checkpoint.directory}: tokenizer has no <|{name}|>")
+            return number
+
+        self._start, self._end = token("startoftranscript"), token("endoftext")
+        self._tasks = {name: token(name) for name in ("transcribe", "translate")}
+        self._no_timestamps = token("notimestamps")
+        # The token before <|notimestamps|> was renamed between releases of the vocabulary.
+        self._no_speech = self._no_timestamps - 1
+        self._languages = {
+            code: number
+            for code in LANGUAGES
+            if (number := self._tokenizer.token_to_id(f"<|{code}|>")) is not None
+        }
+
+    def check(self, job: Job) -> None:
+        """Raise UsageError for what Whisper cannot do."""
+        tags = job.tags
+        job.task.require("whisper", job.target)
+        language = tags.audio_language if tags else job.language
+        if language is not None and language not in self._languages:
+            raise UsageError(f"{self.label} does not know the language '{language}'")
+        if tags and tags.task not in self._tasks:
+            raise UsageError(f"{self.label} has no task <|{tags.task}|>")
+
+    def features(self, samples: NDArray[np.float32]) -> Tensor:
+        """Log-mel features [mels, frames] of a clip, as long as it needs to be encoded."""
+        window = int(WINDOW_SECONDS * SAMPLE_RATE)
+        needed = -(-(len(samples) + MARGIN) // BUCKET) * BUCKET
+        length = window if self._full_window else min(window, needed)
+        return log_mel(samples, self._checkpoint.config["num_mel_bins"], length)
+
+    def answer(self, job: Job, seconds: float) -> Dialogue[ClipAnswer]:
+        """Detect what is needed, write, and try again while the answer looks wrong."""
+        scored = yield Score(
+            (self._start,), [*([n] for n in self._languages.values()), [self._no_speech]]
+        )
+        assert isinstance(scored, Scored)
+        *languages, no_speech = (math.exp(logprobs[0]) for logprobs in scored.logprobs)
+        ranked = sorted(
+            ((code, p / sum(languages)) for code, p in zip(self._languages, languages, strict=True)),
+            key=lambda item: -item[1],
+        )
+        if job.task.name == "language":
+            return ClipAnswer(
+                language=ranked[0][0], labels=_only(ranked, job.labels), no_speech_prob=no_speech
+            )
+        language = self._language(job) or ranked[0][0]
+        prompt = self._prompt(job, language)
+        generated = yield from self._generate(job, prompt)
+        return self._read(job, language, prompt, generated, no_speech, seconds)
+
+    def tags(self, job: Job, language: str | None) -> TagSequence:
+        """The tag sequence of a job; Whisper's own prompt is its first, second and third tag."""
+        if job.tags:
+            return job.tags
+        target = job.target if job.task.tag == "translate" else None
+        return job.task.tags(language=language, target=target, timestamps=job.timestamps or None)
+
+    def _language(self, job: Job) -> str | None:
+        return job.tags.audio_language if job.tags else job.language
+
+    def _prompt(self, job: Job, language: str) -> tuple[int, ...]:
+        task = job.tags.task if job.tags else job.task.tag
+        return self._start, self._languages[language], self._tasks[task], self._no_timestamps
+
+    def _generate(self, job: Job, prompt: tuple[int, ...]) -> Dialogue[Generated]:
+        """The first answer that passes Whisper's thresholds, or else the last."""
+        request = Generate(
+            prompt=prompt,
+            longest=min(job.longest or self._longest, self._longest),
+            stop=frozenset({self._end}),
+            bias=self._bias,
+            first_bias=self._first_bias,
+            seed=job.seed,
+            watch=job.timestamps,
+        )
+        temperatures = (job.temperature,) if job.temperature else TEMPERATURES
+        for temperature in temperatures:
+            generated = yield replace(request, temperature=temperature)
+            assert isinstance(generated, Generated)
+            text = self._tokenizer.decode(generated.tokens)
+            if (
+                generated.finish == "stop"
+                and compression_ratio(text) <= COMPRESSION_RATIO
+                and generated.avg_logprob >= AVG_LOGPROB
+            ):
+                break
+        return generated
+
+    def _read(
+        self,
+        job: Job,
+        language: str,
+        prompt: tuple[int, ...],
+        generated: Generated,
+        no_speech: float,
+        seconds: float,
+    ) -> ClipAnswer:
+        text = self._tokenizer.decode(generated.tokens).strip()
+        ratio = compression_ratio(text)
+        flags = {"repeat": {"repetition"}, "length": {"truncated"}}.get(generated.finish, set())
+        words: tuple[TimedWord, ...] | None = None
+        if no_speech > NO_SPEECH_PROB and generated.avg_logprob < AVG_LOGPROB:
+            text, flags = "", {"no_speech"}
+            words = () if job.timestamps else None
+        else:
+            if generated.avg_logprob < AVG_LOGPROB:
+                flags = flags | {"low_confidence"}
+            if ratio > COMPRESSION_RATIO:
+                flags = flags | {"repetition"}
+            if job.timestamps:
+                spoken = "en" if job.task.tag == "translate" else language
+                words = tuple(self._words(generated, len(prompt), spoken, seconds))
+        return ClipAnswer(
+            text=text,
+            language=language,
+            words=words,
+            avg_logprob=generated.avg_logprob,
+            compression_ratio=ratio,
+            no_speech_prob=no_speech,
+            finish_reason=generated.finish,
+            flags=frozenset(flags),
+        )
+
+    def _words(
+        self, generated: Generated, prompt: int, language: str, seconds: float
+    ) -> Iterator[TimedWord]:
+        """Words with times in seconds from the clip's begin and the mean of their tokens."""
+        if not generated.tokens or generated.alignment is None:
+            return
+        frames = max(1, math.ceil(seconds / FRAME_SECONDS))
+        first = token_frames(generated.alignment, prompt, frames)
+        for group in group_words(self._pieces(generated.tokens), spaced=language not in UNSPACED):
+            end = first[min(group.stop, len(first) - 1)]
+            logprobs = generated.logprobs[group.start : group.stop]
+            yield TimedWord(
+                group.word,
+                min(float(first[group.start]) * FRAME_SECONDS, seconds),
+                min(float(end) * FRAME_SECONDS, seconds),
+                math.exp(sum(logprobs) / len(logprobs)),
+            )
+
+    def _pieces(self, tokens: list[int]) -> list[str]:
+        """What each token adds to the text; a token that leaves a character open adds nothing."""
+        pieces: list[str] = []
+        said = ""
+        for count in range(1, len(tokens) + 1):
+            text = self._tokenizer.decode(tokens[:count])
+            whole = not text.endswith("\ufffd")
+            pieces.append(text[len(said) :] if whole else "")
+            said = text if whole else said
+        return pieces
+
+
+def _tokenizer(directory: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(directory / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises Exception itself
+        raise ConfigError(f"{directory}: tokenizer.json: {error}") from error
+
+
+def _only(
+    ranked: list[tuple[str, float]], labels: tuple[str, ...]
+) -> tuple[tuple[str, float], ...]:
+    """The ranked labels that were asked for, normalised among themselves."""
+    chosen = [(label, p) for label, p in ranked if label in labels]
+    total = sum(p for _, p in chosen)
+    return tuple((label, p / total) for label, p in chosen)

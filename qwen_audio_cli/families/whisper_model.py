@@ -1,0 +1,152 @@
+"""Whisper as a network: checkpoint layout, encoder and decoder behind the engine's protocol."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..engine.cache import CacheShape, KVCache, Span
+from ..errors import ConfigError
+from .checkpoint import Checkpoint
+from .encoder import AudioEncoder, EncoderConfig
+from .whisper_decoder import DecoderConfig, WhisperCache, WhisperDecoder
+
+# Names of the Hugging Face layout (openai/whisper-*) to those of the modules here, in this order.
+_RENAMES = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"^model\.", ""),
+        (r"encoder_attn_layer_norm", "cross_attn_ln"),
+        (r"encoder_attn", "cross_attn"),
+        (r"self_attn_layer_norm", "attn_ln"),
+        (r"self_attn", "attn"),
+        (r"q_proj", "query"),
+        (r"k_proj", "key"),
+        (r"v_proj", "value"),
+        (r"out_proj", "out"),
+        (r"fc1", "mlp.0"),
+        (r"fc2", "mlp.2"),
+        (r"final_layer_norm", "mlp_ln"),
+        (r"embed_tokens", "token_embedding"),
+        (r"embed_positions\.weight", "positional_embedding"),
+        (r"^encoder\.layer_norm", "encoder.ln_post"),
+        (r"^decoder\.layer_norm", "decoder.ln"),
+        (r"\.layers\.", ".blocks."),
+    )
+)
+
+
+def _rename(name: str) -> str | None:
+    if name == "proj_out.weight":  # tied to the token embedding
+        return None
+    for pattern, ours in _RENAMES:
+        name = pattern.sub(ours, name)
+    return name
+
+
+def _geometry(config: dict[str, Any], where: str) -> tuple[EncoderConfig, DecoderConfig]:
+    try:
+        width = config["d_model"]
+        return EncoderConfig(
+            mels=config["num_mel_bins"],
+            width=width,
+            layers=config["encoder_layers"],
+            heads=config["encoder_attention_heads"],
+            positions=config["max_source_positions"],
+        ), DecoderConfig(
+            vocabulary=config["vocab_size"],
+            width=width,
+            layers=config["decoder_layers"],
+            heads=config["decoder_attention_heads"],
+            positions=config["max_target_positions"],
+        )
+    except KeyError as missing:
+        raise ConfigError(f"{where}: config.json has no {missing}") from None
+
+
+class WhisperModel(nn.Module):
+    """Encoder and decoder of one checkpoint; implements `engine.request.Model`.
+
+    A clip shorter than the window is encoded at its own length. The decoder was trained on whole
+    windows, though, and does not find an end when it hears nothing behind the speech: so what the
+    encoder makes of pure silence, computed once, is put behind the clip's frames, up to the
+    window's end. Whole windows of mel frames go through unchanged, as in the reference.
+    """
+
+    def __init__(
+        self, encoder: EncoderConfig, decoder: DecoderConfig, watched: dict[int, list[int]]
+    ) -> None:
+        super().__init__()
+        self.encoder = AudioEncoder(encoder)
+        self.decoder = WhisperDecoder(decoder)
+        self.vocabulary = decoder.vocabulary
+        self._watched = watched
+        self._silence: Tensor | None = None
+
+    @classmethod
+    def load(
+        cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
+    ) -> WhisperModel:
+        """Load a checkpoint of the Hugging Face layout. Raises ConfigError where it does not fit."""
+        where = str(checkpoint.directory)
+        encoder, decoder = _geometry(checkpoint.config, where)
+        watched: dict[int, list[int]] = {}
+        heads = checkpoint.json("generation_config.json").get("alignment_heads")
+        if heads is None:  # as openai/whisper: all heads of the upper half
+            upper = range(decoder.layers // 2, decoder.layers)
+            heads = [(layer, head) for layer in upper for head in range(decoder.heads)]
+        for layer, head in heads:
+            watched.setdefault(layer, []).append(head)
+        with torch.device("meta"):
+            model = cls(encoder, decoder, watched)
+        checkpoint.fill(model, _rename, dtype=dtype, device=device)
+        return model
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.encoder.positional_embedding.dtype
+
+    def encode(self, features: Tensor) -> list[list[tuple[Tensor, Tensor]]]:
+        """Per clip of [batch, mels, frames] the decoder's keys and values of it, by layer."""
+        hidden = self.encoder.ln_post(self.encoder(features.to(self._dtype)))
+        tail = self.encoder.config.positions - hidden.shape[1]
+        if tail > 0:
+            silence = self._silent_window()[-tail:]
+            hidden = torch.cat([hidden, silence.expand(hidden.shape[0], -1, -1)], dim=1)
+        return [
+            [block.cross_attn.project(clip) for block in self.decoder.blocks] for clip in hidden
+        ]
+
+    def _silent_window(self) -> Tensor:
+        """What the encoder makes of a window of digital silence, [positions, width]."""
+        if self._silence is None:
+            config = self.encoder.config
+            # log_mel of zeros: every bin at the floor of 1e-10.
+            mel = torch.full(
+                (1, config.mels, 2 * config.positions),
+                -1.5,
+                dtype=self._dtype,
+                device=self.encoder.positional_embedding.device,
+            )
+            self._silence = self.encoder.ln_post(self.encoder(mel))[0]
+        return self._silence
+
+    def open(self, memories: Sequence[object], capacity: int, watch: bool) -> KVCache:
+        """A cache over one clip's keys and values."""
+        (audio,) = memories
+        assert isinstance(audio, list)
+        config = self.decoder.config
+        weight = self.decoder.token_embedding.weight
+        width = config.width // config.heads
+        shape = CacheShape(config.layers, config.heads, width, weight.dtype, weight.device)
+        return WhisperCache(shape, capacity, audio, self._watched if watch else None)
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, spans: Sequence[Span], rows: Tensor
+    ) -> Tensor:
+        """Scores [len(rows), vocabulary] of the packed step."""
+        return self.decoder.logits(self.decoder(tokens, positions, spans)[rows])

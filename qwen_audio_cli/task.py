@@ -1,0 +1,153 @@
+"""What a task is: the row of the task table, and how its tags follow from a user's options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, get_args
+
+from .errors import UsageError
+from .tags import PHASE_OF, TRADITIONAL_CHINESE, TagSequence, TaskTag, neutralise
+
+Command = Literal["transcribe", "translate", "caption", "classify", "timestamp", "ask"]
+Family = Literal[
+    "whisper",
+    "qwen-audio",
+    "qwen-audio-chat",
+    "qwen2-audio",
+    "qwen2-audio-instruct",
+    "qwen-omni",
+    "qwen3-asr",
+]
+Metric = Literal["wer", "bleu", "spider", "accuracy", "map", "eer", "f1", "aas", "event-f1", "der"]
+COMMANDS: tuple[Command, ...] = get_args(Command)
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+
+class Parser(Enum):
+    """How the answer of a task is read."""
+
+    TEXT = "text"
+    """Free text. A transcription with timestamps is read as WORDS."""
+    LABEL = "label"
+    """One label of a set, chosen by the likelihood of each."""
+    KEYWORDS = "keywords"
+    """Free labels, parted by ", "."""
+    WORDS = "words"
+    """Words, each between its start and end time."""
+    SPANS = "spans"
+    """Sounds or speakers, each with start and end time."""
+    NOTE = "note"
+    """Pitch, velocity, instrument and qualities of one note."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One row of the table.
+
+    `instructions` and `timestamps` hold what a user may choose, the default first.
+    `audio_language` is the tag where the user names none: None to detect it. `question` is the
+    text where the user asks none. `labels` is the built-in set, empty where the user gives one.
+    `clips` is how many clips one request takes, None for any number. `speech` is whether only
+    speech is listened to, so that voice activity may cut the source. `inferred` marks a tag
+    path read off the names of the original's tokens; the others stand in its scripts.
+    """
+
+    name: str
+    command: Command
+    title: str
+    tag: TaskTag
+    parser: Parser
+    metric: Metric
+    families: frozenset[Family]
+    instructions: tuple[str, ...] = ()
+    timestamps: tuple[bool, ...] = (False,)
+    audio_language: str | None = None
+    question: str | None = None
+    labels: tuple[str, ...] = ()
+    clips: int | None = 1
+    speech: bool = False
+    inferred: bool = False
+
+    @property
+    def scored(self) -> bool:
+        """Whether labels are scored; otherwise the model writes freely."""
+        return self.parser is Parser.LABEL
+
+    def tags(
+        self,
+        *,
+        language: str | None = None,
+        target: str | None = None,
+        timestamps: bool | None = None,
+        instruction: str | None = None,
+        question: str | None = None,
+    ) -> TagSequence:
+        """Return the tag sequence for these options, codes as `languages.resolve` gives them.
+
+        Options left out take the task's defaults. A typed tag in the question becomes plain
+        text. Raises UsageError for an option that the task does not have.
+        """
+        phase = PHASE_OF[self.tag]
+        audio = language or self.audio_language
+        timed = self._timed(timestamps)
+        if self.tag == "question":
+            self._refuse(target=target, instruction=instruction)
+            text = self.question if question is None else question
+            if text is None:
+                raise UsageError(f"{self.name}: give a question")
+            return TagSequence(phase, audio, self.tag, question=neutralise(text))
+        self._refuse(question=question)
+        output = self._text_language(audio, target)
+        if timed and phase == "startoftranscript":
+            self._refuse(instruction=instruction)
+            return TagSequence(phase, audio, self.tag, output, timestamps=True)
+        return TagSequence(phase, audio, self.tag, output, timed, self._instruction(instruction))
+
+    def require(self, family: str, target: str | None = None) -> None:
+        """Raise UsageError naming the families that can, where this one cannot do the task.
+
+        `target` is the code of the language to write, if the user chose one.
+        """
+        able = [name for name in FAMILIES if name in self.families]
+        if family not in able:
+            can = ", ".join(able)
+            raise UsageError(
+                f"{family} cannot do {self.name} ({self.title}); families that can: {can}"
+            )
+        if self.tag == "translate" and family == "whisper" and target not in (None, "en"):
+            can = ", ".join(name for name in able if name != family)
+            raise UsageError(
+                f"whisper translates into English only; families that can write {target}: {can}"
+            )
+
+    def _timed(self, asked: bool | None) -> bool:
+        if asked is None:
+            return self.timestamps[0]
+        if asked not in self.timestamps:
+            raise UsageError(f"{self.name}: {'has no' if asked else 'needs'} timestamps")
+        return asked
+
+    def _instruction(self, asked: str | None) -> str:
+        if asked is None:
+            return self.instructions[0]
+        if asked not in self.instructions:
+            can = ", ".join(self.instructions)
+            raise UsageError(f"{self.name}: unknown instruction '{asked}', expected one of {can}")
+        return asked
+
+    def _text_language(self, audio: str | None, target: str | None) -> str | None:
+        if self.tag != "transcribe":
+            return target or "en"
+        if target in (None, audio):
+            return audio
+        if target == TRADITIONAL_CHINESE and audio in (None, "zh"):
+            return target
+        raise UsageError(
+            f"{self.name}: speech is written in its own language; use 'qwa translate' for others"
+        )
+
+    def _refuse(self, **options: str | None) -> None:
+        for option, value in options.items():
+            if value is not None:
+                raise UsageError(f"{self.name}: takes no {option}")
