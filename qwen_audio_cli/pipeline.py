@@ -6,6 +6,7 @@ the sources. Records come as soon as they are complete.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .audio import Clip
@@ -154,6 +156,7 @@ class _Readers:
         raise _Stopped
 
     def _read(self) -> None:
+        torch.set_num_threads(1)  # of this thread: many small jobs beside the model's large ones
         error: Exception | None = None
         try:
             while (source := self._next()) is not None:
@@ -162,13 +165,8 @@ class _Readers:
             return
         except Exception as problem:  # the list of sources cannot be read, or a bug
             error = problem
-        self._busy_ends(error)
-
-    def _busy_ends(self, error: Exception | None) -> None:
-        try:
+        with contextlib.suppress(_Stopped):
             self._put(_Exhausted(error))
-        except _Stopped:
-            return
 
     def _next(self) -> Source | None:
         with self._lock:

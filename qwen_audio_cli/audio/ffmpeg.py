@@ -58,7 +58,7 @@ def read_with_ffmpeg(
         stdin=file,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=False,
+        start_new_session=True,
     ) as process:
         try:
             for rate, block in _blocks(_output(process, messages, name, stall_seconds), values):

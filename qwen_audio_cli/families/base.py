@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,18 +19,14 @@ from ..tasks import Task
 class Job:
     """What a run asks of every clip.
 
-    `language` is the audio's (None: to be detected), `target` the answer's; both are codes.
-    `tags` is a user's own sequence, which then stands instead of the task's. `labels` are scored
-    for classification; when there are none the answer is free text.
+    `tags` is what the model is given, in its own dialect; `task` says how its answer is read.
+    `labels` are scored for classification; when there are none the answer is free text. `longest`
+    bounds the tokens of an answer (None: the family's own bound for the task).
     """
 
     task: Task
-    language: str | None = None
-    target: str | None = None
-    timestamps: bool = False
-    question: str | None = None
+    tags: TagSequence
     labels: tuple[str, ...] = ()
-    tags: TagSequence | None = None
     temperature: float = 0.0
     seed: int = 0
     longest: int | None = None
@@ -70,12 +67,18 @@ class Family(Protocol):
     """The family's name in the task table."""
     label: str
     """What records call the model: name@revision."""
-    model: Model
     window: float
     """The longest clip it hears, in seconds."""
 
+    @property
+    def model(self) -> Model:
+        """What the engine drives; there once `load` was called."""
+
     def check(self, job: Job) -> None:
         """Raise UsageError, naming what is wrong, for a job this checkpoint cannot do."""
+
+    def load(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Load the weights. Raises ConfigError where they do not fit."""
 
     def features(self, samples: NDArray[np.float32]) -> Tensor:
         """What `Model.encode` takes of one clip's samples: [mels, frames]. Thread-safe."""

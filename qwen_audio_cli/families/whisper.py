@@ -22,7 +22,6 @@ from ..audio.features import HOP, log_mel
 from ..engine.request import Dialogue, Generate, Generated, Score, Scored
 from ..errors import ConfigError, UsageError
 from ..languages import LANGUAGES, UNSPACED
-from ..tags import TagSequence
 from .base import ClipAnswer, Job, TimedWord
 from .checkpoint import Checkpoint
 from .quality import compression_ratio
@@ -101,12 +100,13 @@ class Whisper:
     def check(self, job: Job) -> None:
         """Raise UsageError for what Whisper cannot do."""
         tags = job.tags
-        job.task.require("whisper", job.target)
-        language = tags.audio_language if tags else job.language
-        if language is not None and language not in self._languages:
-            raise UsageError(f"{self.label} does not know the language '{language}'")
-        if tags and tags.task not in self._tasks:
+        job.task.require("whisper", tags.text_language)
+        if tags.task not in self._tasks:
             raise UsageError(f"{self.label} has no task <|{tags.task}|>")
+        if tags.audio_language not in (None, *self._languages):
+            raise UsageError(f"{self.label} does not know the language '{tags.audio_language}'")
+        if job.task.name == "language" and not self._languages.keys() & set(job.labels):
+            raise UsageError(f"{self.label} knows none of these languages")
 
     def features(self, samples: NDArray[np.float32]) -> Tensor:
         """Log-mel features [mels, frames] of a clip, as long as it needs to be encoded."""
@@ -130,24 +130,15 @@ class Whisper:
             return ClipAnswer(
                 language=ranked[0][0], labels=_only(ranked, job.labels), no_speech_prob=no_speech
             )
-        language = self._language(job) or ranked[0][0]
+        language = job.tags.audio_language or ranked[0][0]
         prompt = self._prompt(job, language)
         generated = yield from self._generate(job, prompt)
         return self._read(job, language, prompt, generated, no_speech, seconds)
 
-    def tags(self, job: Job, language: str | None) -> TagSequence:
-        """The tag sequence of a job; Whisper's own prompt is its first, second and third tag."""
-        if job.tags:
-            return job.tags
-        target = job.target if job.task.tag == "translate" else None
-        return job.task.tags(language=language, target=target, timestamps=job.timestamps or None)
-
-    def _language(self, job: Job) -> str | None:
-        return job.tags.audio_language if job.tags else job.language
-
     def _prompt(self, job: Job, language: str) -> tuple[int, ...]:
-        task = job.tags.task if job.tags else job.task.tag
-        return self._start, self._languages[language], self._tasks[task], self._no_timestamps
+        """The tags in Whisper's dialect: its own tags have no text language and no instruction."""
+        task = self._tasks[job.tags.task]
+        return self._start, self._languages[language], task, self._no_timestamps
 
     def _generate(self, job: Job, prompt: tuple[int, ...]) -> Dialogue[Generated]:
         """The first answer that passes Whisper's thresholds, or else the last."""
@@ -158,7 +149,7 @@ class Whisper:
             bias=self._bias,
             first_bias=self._first_bias,
             seed=job.seed,
-            watch=job.timestamps,
+            watch=job.tags.timestamps,
         )
         temperatures = (job.temperature,) if job.temperature else TEMPERATURES
         for temperature in temperatures:
@@ -188,14 +179,14 @@ class Whisper:
         words: tuple[TimedWord, ...] | None = None
         if no_speech > NO_SPEECH_PROB and generated.avg_logprob < AVG_LOGPROB:
             text, flags = "", {"no_speech"}
-            words = () if job.timestamps else None
+            words = () if job.tags.timestamps else None
         else:
             if generated.avg_logprob < AVG_LOGPROB:
                 flags = flags | {"low_confidence"}
             if ratio > COMPRESSION_RATIO:
                 flags = flags | {"repetition"}
-            if job.timestamps:
-                spoken = "en" if job.task.tag == "translate" else language
+            if job.tags.timestamps:
+                spoken = "en" if job.tags.task == "translate" else language
                 words = tuple(self._words(generated, len(prompt), spoken, seconds))
         return ClipAnswer(
             text=text,

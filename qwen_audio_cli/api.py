@@ -1,0 +1,187 @@
+"""The Python face of `qwa`; the command line takes the same way.
+
+    from qwen_audio_cli import Qwa
+
+    for record in Qwa().transcribe(["talk.wav"], timestamps=True):
+        print(record.text)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .audio.sources import Source, expand_sources
+from .errors import ModelError, UsageError
+from .models import default_for, open_model
+from .options import Options
+from .records import ErrorRecord, Record
+
+if TYPE_CHECKING:
+    import torch
+
+    from .families.base import Family
+
+Name = str | os.PathLike[str]
+"""What names a source: a file, a directory, a glob, or `-`."""
+
+
+@dataclass(eq=False)
+class Qwa:
+    """Models on a device, loaded when first needed and kept.
+
+    `model` is an alias or a checkpoint's path (None: the best embedded one for each task). `device`
+    is `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; `dtype` is `auto`, `float32`, `bfloat16`, `float16`.
+    `batch` is how many clips are answered at once, `workers` how many threads decode audio.
+    `full_window` encodes every clip at the model's whole window, as the reference does.
+    """
+
+    model: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch: int = 8
+    workers: int = 2
+    full_window: bool = False
+    _families: dict[str, Family] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.workers < 1:
+            raise UsageError("batch and workers must be at least 1")
+
+    def transcribe(
+        self, sources: Name | Iterable[Name], *, recursive: bool = False, **options: Any
+    ) -> Iterator[Record | ErrorRecord]:
+        """Write down what is said; with `timestamps`, when each word is. Options: `Options`."""
+        return self._run("transcribe", sources, recursive, options)
+
+    def translate(
+        self, sources: Name | Iterable[Name], *, recursive: bool = False, **options: Any
+    ) -> Iterator[Record | ErrorRecord]:
+        """Write down in the language `to` what is said in another. Options: `Options`."""
+        return self._run("translate", sources, recursive, options)
+
+    def caption(
+        self, sources: Name | Iterable[Name], *, recursive: bool = False, **options: Any
+    ) -> Iterator[Record | ErrorRecord]:
+        """Describe what is heard in a sentence. Options: `Options`."""
+        return self._run("caption", sources, recursive, options)
+
+    def classify(
+        self, sources: Name | Iterable[Name], *, recursive: bool = False, **options: Any
+    ) -> Iterator[Record | ErrorRecord]:
+        """Give the labels of a `task` (or your own `labels`) probabilities. Options: `Options`."""
+        return self._run("classify", sources, recursive, options)
+
+    def timestamp(
+        self, sources: Name | Iterable[Name], *, recursive: bool = False, **options: Any
+    ) -> Iterator[Record | ErrorRecord]:
+        """Say when words or sounds are heard. Options: `Options`."""
+        return self._run("timestamp", sources, recursive, options)
+
+    def ask(
+        self,
+        question: str,
+        sources: Name | Iterable[Name],
+        *,
+        recursive: bool = False,
+        **options: Any,
+    ) -> Iterator[Record | ErrorRecord]:
+        """Answer a question about each source. Options: `Options`."""
+        return self._run("ask", sources, recursive, {"question": question, **options})
+
+    def _run(
+        self,
+        command: str,
+        sources: Name | Iterable[Name],
+        recursive: bool,
+        options: dict[str, Any],
+    ) -> Iterator[Record | ErrorRecord]:
+        names = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+        expanded = expand_sources(names, recursive=recursive)
+        return self.prepare(command, Options(**options))(expanded)
+
+    def prepare(
+        self,
+        command: str,
+        options: Options,
+        is_done: Callable[[str], bool] = lambda identifier: False,
+    ) -> Callable[[Iterator[Source]], Iterator[Record | ErrorRecord]]:
+        """Verify what a run asks for and load its model; gives what answers for sources.
+
+        `is_done` tells of a record's id whether its work is there already. Raises UsageError for
+        what the task or the model cannot do before any weights are loaded, ModelError and
+        ConfigError for a model or a device that is not there.
+        """
+        task = options.find_task(command)
+        name = self.model or default_for(task)
+        sequence, labels = options.tag_sequence(command), options.chosen_labels(task)
+        family = self._families.get(name) or open_model(name, full_window=self.full_window)
+        # From here on torch is needed.
+        from .audio.vad import load_vad
+        from .engine.engine import Engine
+        from .engine.scheduler import Budget
+        from .families.base import Job
+        from .merge import Choice
+        from .pipeline import Plan, run
+
+        job = Job(
+            task=task,
+            tags=sequence,
+            labels=labels,
+            temperature=options.temperature,
+            seed=options.seed,
+            longest=options.max_tokens,
+        )
+        family.check(job)
+        device = _device(self.device)
+        if name not in self._families:
+            family.load(_dtype(self.dtype, device), device)
+            self._families[name] = family
+        plan = Plan(
+            family=family,
+            job=job,
+            options=options.hash(command, self.full_window),
+            choice=Choice(options.top_k, options.threshold),
+            vad=load_vad() if task.speech and options.vad else None,
+            is_done=is_done,
+            readers=self.workers,
+        )
+        budget = Budget(seats=self.batch)
+        return lambda sources: run(plan, Engine(family.model, device, budget), sources)
+
+
+def _device(name: str) -> torch.device:
+    """A device by name, `auto` for the best there is. Raises ModelError where it is not there."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(f"the device '{name}' is not available: {reason}") from error
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    """A floating-point type by name, `auto` for what suits the device."""
+    import torch
+
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.float32
+    try:
+        return {
+            "float32": torch.float32,
+            "bfloat16": torch.bfloat16,
+            "float16": torch.float16,
+        }[name]
+    except KeyError:
+        raise UsageError(f"unknown dtype '{name}': auto, float32, bfloat16 or float16") from None

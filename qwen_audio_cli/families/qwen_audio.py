@@ -1,0 +1,232 @@
+"""The Qwen-Audio family (2023): base and chat checkpoints, their tasks and answers.
+
+Chu et al. 2023 (arXiv 2311.07919); the prompts and answer lengths are those of the original's
+evaluation scripts (QwenLM/Qwen-Audio, `eval_audio/`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..audio import SAMPLE_RATE
+from ..audio.features import HOP, log_mel
+from ..engine.request import Dialogue, Generate, Generated, Score, Scored
+from ..errors import ConfigError, UsageError
+from ..tags import AUDIO_LANGUAGES, UNKNOWN, TagSequence
+from ..tasks import Parser
+from .base import ClipAnswer, Job
+from .checkpoint import Checkpoint
+from .quality import FINISH_FLAGS, compression_ratio
+from .qwen_answer import plain_text, probabilities, timeline
+from .qwen_model import QwenAudioModel, geometry, mel_frames
+from .qwen_prompt import AUDIO_TOKENS, audio_span, base_prompt, chat_prompt, label_tokens
+from .qwen_tokenizer import QwenTokenizer
+
+LANGUAGE_TASK = "language"
+"""The classification whose answer is the audio-language tag itself."""
+
+LONGEST = 256
+"""Tokens of a transcript, a translation or words with times at most."""
+
+LONGEST_ANALYSIS = 30
+"""Tokens of any other answer to tags at most, where its instruction has no limit of its own."""
+
+LONGEST_BY_INSTRUCTION: Mapping[str, int] = MappingProxyType(
+    {"scene": 10, "emotion_recognition": 4, "vocal_classification": 4}
+)
+
+LONGEST_REPLY = 512
+"""Tokens of a chat reply at most, where the checkpoint does not say."""
+
+
+class QwenAudio:
+    """A Qwen-Audio or Qwen-Audio-Chat checkpoint; `label` is what records call it.
+
+    A chat checkpoint answers `ask` in its chat format and everything else by tags, as the base one.
+    """
+
+    def __init__(self, directory: Path, label: str) -> None:
+        """Read configuration and vocabulary; `load` gives the network.
+
+        Raises ModelError or ConfigError.
+        """
+        self._checkpoint = Checkpoint(directory)
+        encoder, decoder = geometry(self._checkpoint)
+        self.tokenizer = QwenTokenizer.read(directory / "qwen.tiktoken")
+        if len(self.tokenizer) > decoder.vocabulary:
+            raise ConfigError(
+                f"{directory}: the tokenizer has {len(self.tokenizer)} ids, "
+                f"the configuration {decoder.vocabulary}"
+            )
+        self._mels, self._positions = encoder.mels, decoder.positions
+        self._window = 2 * encoder.positions * HOP
+        self.window = self._window / SAMPLE_RATE
+        facts = self._checkpoint.json("generation_config.json")
+        self._chats = facts.get("chat_format") == "chatml"
+        self._longest_reply: int = facts.get("max_new_tokens", LONGEST_REPLY)
+        self.name = "qwen-audio-chat" if self._chats else "qwen-audio"
+        self.label = f"{label}@{self._checkpoint.revision}"
+        # The end of an answer by tags first, that of a chat turn second.
+        ends = ("<|endoftext|>", "<|im_end|>", "<|im_start|>")[: 3 if self._chats else 1]
+        self._stops = tuple(self.tokenizer.special[token] for token in ends)
+
+    def load(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Load the network. Raises ConfigError where the weights do not fit."""
+        begin, pad, end = (self.tokenizer.special[token] for token in AUDIO_TOKENS)
+        self.model = QwenAudioModel.load(self._checkpoint, (begin, pad, end), dtype, device)
+        # The evaluation scripts ask for one token at least.
+        self._first_bias = torch.zeros(self.model.vocabulary, device=device)
+        self._first_bias[list(self._stops)] = -math.inf
+
+    def check(self, job: Job) -> None:
+        """Raise UsageError for what this checkpoint cannot do, too long a prompt among it."""
+        task, tags = job.task, job.tags
+        task.require(self.name, tags.text_language)
+        if task.clips not in (1, None):
+            raise UsageError(f"{task.name}: needs {task.clips} clips, {self.name} takes one")
+        if task.name == LANGUAGE_TASK:
+            self._languages(job)
+            return
+        tags = tags if tags.determined else tags.detected(AUDIO_LANGUAGES[0])
+        prompt = self._prompt(job, tags, self.window)
+        longest = max(map(len, self._continuations(job)), default=self._longest(job))
+        if len(prompt) + longest > self._positions:
+            raise UsageError(
+                f"{self.name} takes {self._positions} tokens at most: a prompt of {len(prompt)} "
+                f"with {self.window:g} s of audio leaves no room for an answer of {longest}"
+            )
+
+    def features(self, samples: NDArray[np.float32]) -> Tensor:
+        """Log-mel features [mels, frames] of a clip, cut where the model's encoder ends."""
+        frames = mel_frames(len(samples), self._window)
+        return log_mel(samples, self._mels, self._window)[:, :frames].contiguous()
+
+    def answer(self, job: Job, seconds: float) -> Dialogue[ClipAnswer]:
+        """Find the language out where it is needed, then score the labels or write."""
+        finding = job.task.name == LANGUAGE_TASK
+        if job.tags.determined and not finding:
+            return (yield from self._answer(job, job.tags, seconds))
+        heard = yield from self._hear(seconds)
+        no_speech = heard.pop(UNKNOWN)
+        language = max(heard, key=heard.__getitem__)
+        if finding:
+            chosen = {code: heard[code] for code in self._languages(job)}
+            answer = ClipAnswer(language=language, labels=_ranked(chosen))
+        else:
+            answer = yield from self._answer(job, job.tags.detected(language), seconds)
+        # The text stands even then: the tag is for sound without speech, and may be wrong.
+        silent = {"no_speech"} if no_speech > heard[language] else set()
+        return replace(answer, no_speech_prob=no_speech, flags=answer.flags | silent)
+
+    def _hear(self, seconds: float) -> Dialogue[dict[str, float]]:
+        """Probability of each audio language and of `unknown`, at their place in the prompt."""
+        special = self.tokenizer.special
+        codes = (*AUDIO_LANGUAGES, UNKNOWN)
+        audio = audio_span(self.tokenizer, seconds, self.window)
+        prompt = [*audio, special["<|startoftranscript|>"]]
+        scored = yield Score(prompt, [[special[f"<|{code}|>"]] for code in codes])
+        assert isinstance(scored, Scored)
+        return dict(zip(codes, probabilities(scored.logprobs), strict=True))
+
+    def _answer(self, job: Job, tags: TagSequence, seconds: float) -> Dialogue[ClipAnswer]:
+        prompt = self._prompt(job, tags, seconds)
+        spoken = tags.phase == "startoftranscript" and tags.audio_language != UNKNOWN
+        language = tags.audio_language if spoken else None
+        if job.labels:
+            scored = yield Score(prompt, self._continuations(job))
+            assert isinstance(scored, Scored)
+            return ClipAnswer(language=language, labels=_shares(job, scored))
+        said = yield Generate(
+            prompt=prompt,
+            longest=self._longest(job),
+            stop=frozenset(self._stops),
+            first_bias=None if self._chatting(job) else self._first_bias,
+            temperature=job.temperature,
+            seed=job.seed,
+        )
+        assert isinstance(said, Generated)
+        return self._read(job, tags, said, seconds, language)
+
+    def _read(
+        self, job: Job, tags: TagSequence, said: Generated, seconds: float, language: str | None
+    ) -> ClipAnswer:
+        times = timeline(self.tokenizer, said, seconds) if tags.timestamps else None
+        if _says_tags(job, tags):
+            text = self.tokenizer.decode(said.tokens, tags=True).strip()
+        else:
+            text = plain_text(self.tokenizer, said.tokens, tags.text_language)
+        unparsed = {"unparsed"} if times and not times.whole else set()
+        return ClipAnswer(
+            text=text,
+            language=language,
+            words=times.words if times else None,
+            avg_logprob=said.avg_logprob,
+            compression_ratio=compression_ratio(text),
+            finish_reason=said.finish,
+            flags=FINISH_FLAGS[said.finish] | unparsed,
+        )
+
+    def _chatting(self, job: Job) -> bool:
+        return self._chats and job.task.command == "ask" and job.tags.question is not None
+
+    def _prompt(self, job: Job, tags: TagSequence, seconds: float) -> list[int]:
+        audio = audio_span(self.tokenizer, seconds, self.window)
+        if self._chatting(job) and tags.question is not None:
+            return chat_prompt(self.tokenizer, [audio], tags.question)
+        return base_prompt(self.tokenizer, audio, tags, job.task)
+
+    def _longest(self, job: Job) -> int:
+        if job.longest is not None:
+            return job.longest
+        if self._chatting(job):
+            return self._longest_reply
+        tags = job.tags
+        if tags.phase == "startoftranscript" or tags.timestamps:
+            return LONGEST
+        return LONGEST_BY_INSTRUCTION.get(tags.instruction or "", LONGEST_ANALYSIS)
+
+    def _continuations(self, job: Job) -> list[list[int]]:
+        stop = self._stops[1 if self._chatting(job) else 0]
+        return [label_tokens(self.tokenizer, job.task, label, stop) for label in job.labels]
+
+    def _languages(self, job: Job) -> tuple[str, ...]:
+        """The labels of a language identification: all with a tag where the user names none."""
+        if job.labels in ((), job.task.labels):
+            return AUDIO_LANGUAGES
+        if unknown := [label for label in job.labels if label not in AUDIO_LANGUAGES]:
+            raise UsageError(f"{self.label} does not know the languages {', '.join(unknown)}")
+        return job.labels
+
+
+def _says_tags(job: Job, tags: TagSequence) -> bool:
+    """Whether tags carry the answer itself, so that its text must keep them."""
+    return (
+        job.task.parser is Parser.NOTE
+        or job.task.command == "ask"  # replies point at times by <|2.33|>
+        or tags.instruction == "named_entity_recognition"
+    )
+
+
+def _shares(job: Job, scored: Scored) -> tuple[tuple[str, float], ...]:
+    """Probability of each label among all, best first.
+
+    The summed log-likelihood of a label with the stop token behind it is the probability of the
+    model's answering this label and nothing else, which is what a greedy answer is compared by. A
+    mean per token is no probability, and favours long labels whose end follows from their begin.
+    """
+    return _ranked(dict(zip(job.labels, probabilities(scored.logprobs), strict=True)))
+
+
+def _ranked(weights: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    total = sum(weights.values())
+    ranked = sorted(weights.items(), key=lambda item: -item[1])
+    return tuple((label, weight / total) for label, weight in ranked)

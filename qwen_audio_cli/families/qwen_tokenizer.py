@@ -1,0 +1,146 @@
+"""The tokenizer of the 2023 checkpoints, built from their `qwen.tiktoken`: text to ids and back."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count, pairwise
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+
+from ..errors import ConfigError
+from ..tags import SPECIAL_TOKENS, TagSequence
+
+# QwenLM/Qwen-Audio, `tokenization_qwen.py`: contractions, words, single digits, marks, white space.
+_PRE_TOKEN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class QwenTokenizer:
+    """Byte-level BPE over `ranks`, the byte strings of ids 0, 1, …; special tokens follow them.
+
+    `special` maps the spelling of every special token to its id. Only `encode_tags` gives such ids:
+    a tag within a text is text.
+    """
+
+    def __init__(self, ranks: Sequence[bytes]) -> None:
+        self._ranks = tuple(ranks)
+        self.special: Mapping[str, int] = {
+            token: id for id, token in enumerate(SPECIAL_TOKENS, len(self._ranks))
+        }
+        self._bpe = _byte_level_bpe({piece: rank for rank, piece in enumerate(self._ranks)})
+        self._first_time = self.special["<|0.00|>"]
+        self._last_time = self.special["<|30.00|>"]
+
+    @classmethod
+    def read(cls, path: Path) -> QwenTokenizer:
+        """Read a tiktoken file: a line per rank, its bytes in base64 and the rank.
+
+        Raises ConfigError where it is missing or not such a file.
+        """
+        try:
+            lines = [line.split() for line in path.read_bytes().splitlines() if line.strip()]
+            ranks = {int(rank): base64.b64decode(piece, validate=True) for piece, rank in lines}
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+        pieces = [ranks.get(rank, b"") for rank in range(len(lines))]
+        known = set(pieces)
+        if b"" in known or len(known) != len(pieces):
+            raise ConfigError(f"{path}: ranks are not 0, 1, … with a piece each")
+        if missing := [byte for byte in range(256) if bytes([byte]) not in known]:
+            raise ConfigError(f"{path}: no rank for byte {missing[0]:#04x}")
+        return cls(pieces)
+
+    def __len__(self) -> int:
+        return len(self._ranks) + len(SPECIAL_TOKENS)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text in NFC, none of them special whatever it holds."""
+        ids: list[int] = self._bpe.encode(text).ids
+        return ids
+
+    def encode_tags(self, tags: TagSequence) -> list[int]:
+        """Ids of a tag sequence: one for each tag, and those of the question's text.
+
+        Raises UsageError where there is no token for a tag.
+        """
+        tags.require_original()
+        ids: list[int] = []
+        for piece in tags.pieces():
+            ids += self.encode(piece) if piece == tags.question else [self.special[piece]]
+        return ids
+
+    def decode(self, ids: Iterable[int], *, tags: bool = False) -> str:
+        """Text of ids; special tokens are spelled out with `tags` and left out without.
+
+        Ids that have no token, as the embedding's spare rows, give nothing; bytes that are not
+        UTF-8 give U+FFFD.
+        """
+        return b"".join(self._bytes(id, tags) for id in ids).decode("utf-8", "replace")
+
+    def is_text(self, id: int) -> bool:
+        """Whether an id stands for a piece of text, not for a tag or for nothing."""
+        return id < len(self._ranks)
+
+    def time(self, id: int) -> float | None:
+        """Seconds that a timestamp stands for, None for all other ids."""
+        if self._first_time <= id <= self._last_time:
+            return (id - self._first_time) / 100
+        return None
+
+    def _bytes(self, id: int, tags: bool) -> bytes:
+        if id < len(self._ranks):
+            return self._ranks[id]
+        if tags and id < len(self):
+            return SPECIAL_TOKENS[id - len(self._ranks)].encode()
+        return b""
+
+
+def _byte_level_bpe(ranks: Mapping[bytes, int]) -> Tokenizer:
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = count(0x100)
+    # Byte-level BPE spells every byte as one visible character: GPT-2's table, in bytes' order.
+    alphabet = {byte: byte if byte in visible else next(others) for byte in range(256)}
+
+    def spelled(piece: bytes) -> str:
+        return piece.decode("latin-1").translate(alphabet)
+
+    merges = [
+        (spelled(halves[0]), spelled(halves[1]))
+        for piece in ranks
+        if len(piece) > 1 and (halves := _halves(piece, ranks))
+    ]
+    vocabulary = {spelled(piece): rank for piece, rank in ranks.items()}
+    # tiktoken looks a whole word up before it merges: hence ignore_merges.
+    bpe = Tokenizer(BPE(vocabulary, merges, ignore_merges=True))
+    bpe.normalizer = normalizers.NFC()
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PRE_TOKEN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    return bpe
+
+
+def _halves(piece: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] | None:
+    """The two pieces that BPE joins last into `piece`; None where it never comes to it.
+
+    A tiktoken file lists results of merges only; a merge is found again by encoding the piece with
+    the ranks below its own.
+    """
+    own = ranks[piece]
+    parts = [piece[i : i + 1] for i in range(len(piece))]
+    while len(parts) > 2:
+        results = [ranks.get(a + b, own) for a, b in pairwise(parts)]
+        lowest = min(results)
+        if lowest >= own:
+            return None
+        at = results.index(lowest)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts[0], parts[1]

@@ -1,0 +1,102 @@
+"""What a user can ask of a run, whatever the way: command line or Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import UsageError
+from .languages import resolve
+from .records import options_hash
+from .tags import TagSequence, text_language
+from .tasks import Task, find
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options of one run; those that its task does not have are refused, not ignored.
+
+    `language` is what is spoken (None: detected), `to` what is written. `style` is the output
+    instruction of the tags. `labels` replaces the task's own set; with `free` the model writes
+    instead of scoring labels. `tags` is a whole tag sequence to use instead of the task's.
+    `max_tokens` bounds the answer about a clip; `vad` False hears the silence too.
+    """
+
+    task: str | None = None
+    language: str | None = None
+    to: str | None = None
+    timestamps: bool = False
+    style: str | None = None
+    question: str | None = None
+    labels: tuple[str, ...] = ()
+    free: bool = False
+    tags: str | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    max_tokens: int | None = None
+    vad: bool = True
+    top_k: int | None = None
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise UsageError("the temperature cannot be negative")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UsageError("max-tokens must be at least 1")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError("top-k must be at least 1")
+        if not 0 <= self.threshold <= 1:
+            raise UsageError("the threshold lies between 0 and 1")
+
+    def find_task(self, command: str) -> Task:
+        """The task of a subcommand. Raises UsageError for one it does not have."""
+        return find(command, self.task)
+
+    def source_language(self) -> str | None:
+        """The code of the language that is spoken, None to detect it."""
+        return None if self.language in (None, "auto") else resolve(self.language or "")
+
+    def target_language(self) -> str | None:
+        """The code of the language that is written, None for the task's own."""
+        return None if self.to is None else text_language(self.to)
+
+    def tag_sequence(self, command: str) -> TagSequence:
+        """The tags of a run, or the user's own. Raises UsageError for what does not go together."""
+        if self.tags is not None:
+            return TagSequence.parse(self.tags)
+        return self.find_task(command).tags(
+            language=self.source_language(),
+            target=self.target_language(),
+            timestamps=self.timestamps or None,
+            instruction=self.style,
+            question=self.question,
+        )
+
+    def chosen_labels(self, task: Task) -> tuple[str, ...]:
+        """The labels to score, none for an answer in free text."""
+        if not task.scored:
+            if self.labels:
+                raise UsageError(f"'{task.name}' has no labels to choose from")
+            return ()
+        if self.free:
+            return ()
+        labels = self.labels or task.labels
+        if not labels:
+            raise UsageError(f"'{task.name}' needs labels (--labels)")
+        return tuple(dict.fromkeys(labels))
+
+    def hash(self, command: str, full_window: bool) -> str:
+        """What stands in records for the options that shape an answer."""
+        task = self.find_task(command)
+        return options_hash(
+            {
+                "tags": str(self.tag_sequence(command)),
+                "labels": self.chosen_labels(task),
+                "temperature": self.temperature,
+                "seed": self.seed if self.temperature else 0,
+                "max_tokens": self.max_tokens,
+                "vad": self.vad and task.speech,
+                "top_k": self.top_k,
+                "threshold": self.threshold,
+                "full_window": full_window,
+            }
+        )
