@@ -1,9 +1,9 @@
 """The Python face of `qwa`; the command line takes the same way.
 
-    from qwen_audio_cli import Qwa
+from qwen_audio_cli import Qwa
 
-    for record in Qwa().transcribe(["talk.wav"], timestamps=True):
-        print(record.text)
+for record in Qwa().transcribe(["talk.wav"], timestamps=True):
+    print(record.text)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .audio.sources import Source, expand_sources
 from .errors import ModelError, UsageError
@@ -28,6 +28,19 @@ Name = str | os.PathLike[str]
 """What names a source: a file, a directory, a glob, or `-`."""
 
 
+class Answering(Protocol):
+    """A verified run: loads its model if need be and answers for sources.
+
+    `is_done` tells of a record's id whether its work is there already. Raises ConfigError where
+    the weights do not fit.
+    """
+
+    def __call__(
+        self, sources: Iterator[Source], is_done: Callable[[str], bool] = ..., /
+    ) -> Iterator[Record | ErrorRecord]:
+        """Give a record for each source that is not done, as soon as it is complete."""
+
+
 @dataclass(eq=False)
 class Qwa:
     """Models on a device, loaded when first needed and kept.
@@ -41,7 +54,7 @@ class Qwa:
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    batch: int = 8
+    batch: int = 16
     workers: int = 2
     full_window: bool = False
     _families: dict[str, Family] = field(default_factory=dict, init=False, repr=False)
@@ -102,23 +115,19 @@ class Qwa:
         expanded = expand_sources(names, recursive=recursive)
         return self.prepare(command, Options(**options))(expanded)
 
-    def prepare(
-        self,
-        command: str,
-        options: Options,
-        is_done: Callable[[str], bool] = lambda identifier: False,
-    ) -> Callable[[Iterator[Source]], Iterator[Record | ErrorRecord]]:
-        """Verify what a run asks for and load its model; gives what answers for sources.
+    def prepare(self, command: str, options: Options) -> Answering:
+        """Verify what a run asks for; nothing is loaded before its result is called.
 
-        `is_done` tells of a record's id whether its work is there already. Raises UsageError for
-        what the task or the model cannot do before any weights are loaded, ModelError and
-        ConfigError for a model or a device that is not there.
+        Raises UsageError for what the task or the model cannot do, ModelError and ConfigError for
+        a model or a device that is not there.
         """
         task = options.find_task(command)
-        name = self.model or default_for(task)
         sequence, labels = options.tag_sequence(command), options.chosen_labels(task)
+        name = self.model or default_for(task)
+        # From here on torch is needed. Its threads must not spin while they wait for each other:
+        # on a machine that does other work too, that costs several times the work itself.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         family = self._families.get(name) or open_model(name, full_window=self.full_window)
-        # From here on torch is needed.
         from .audio.vad import load_vad
         from .engine.engine import Engine
         from .engine.scheduler import Budget
@@ -136,20 +145,26 @@ class Qwa:
         )
         family.check(job)
         device = _device(self.device)
-        if name not in self._families:
-            family.load(_dtype(self.dtype, device), device)
-            self._families[name] = family
-        plan = Plan(
-            family=family,
-            job=job,
-            options=options.hash(command, self.full_window),
-            choice=Choice(options.top_k, options.threshold),
-            vad=load_vad() if task.speech and options.vad else None,
-            is_done=is_done,
-            readers=self.workers,
-        )
-        budget = Budget(seats=self.batch)
-        return lambda sources: run(plan, Engine(family.model, device, budget), sources)
+        dtype = _dtype(self.dtype, device)
+
+        def answer(
+            sources: Iterator[Source], is_done: Callable[[str], bool] = lambda identifier: False
+        ) -> Iterator[Record | ErrorRecord]:
+            if name not in self._families:
+                family.load(dtype, device)
+                self._families[name] = family
+            plan = Plan(
+                family=family,
+                job=job,
+                options=options.hash(command, self.full_window),
+                choice=Choice(options.top_k, options.threshold),
+                vad=load_vad() if task.speech and options.vad else None,
+                is_done=is_done,
+                readers=self.workers,
+            )
+            return run(plan, Engine(family.model, device, Budget(seats=self.batch)), sources)
+
+        return answer
 
 
 def _device(name: str) -> torch.device:
@@ -170,13 +185,15 @@ def _device(name: str) -> torch.device:
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
-    """A floating-point type by name, `auto` for what suits the device."""
+    """A floating-point type by name, `auto` for the fastest that the device computes natively."""
     import torch
 
     if name == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        return torch.float32
+        features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        native = features.get("avx512_bf16") or features.get("amx_bf16")
+        return torch.bfloat16 if native else torch.float32
     try:
         return {
             "float32": torch.float32,

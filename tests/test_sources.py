@@ -61,10 +61,15 @@ def test_a_directory_gives_its_audio_files_in_a_fixed_order() -> None:
 
 
 @pytest.mark.usefixtures("tree")
-def test_a_directory_without_recursive_is_a_source_that_opening_refuses() -> None:
-    (source,) = expand_sources(["in"])
-    with pytest.raises(InputError, match="-r") as caught:
-        open_source(source)
+def test_without_recursive_a_directory_gives_what_lies_directly_in_it() -> None:
+    assert names("in") == ["in/a.flac", "in/a1.wav", "in/a[1].wav", "in/b.wav"]
+    assert names("in/sub/", ".") == ["in/sub/z.MP3"]
+
+
+@pytest.mark.usefixtures("tree")
+def test_opening_a_directory_is_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        open_source(Source("in", Path("in")))
     assert caught.value.code == "directory"
 
 
@@ -176,10 +181,11 @@ def test_a_list_has_one_name_a_line_and_no_globs(ending: str) -> None:
     entries = ["in/a1.wav", "", "in/*.wav", "in/other", "-", "last"]
     Path("list").write_bytes(ending.join(entries).encode())
     assert names("in/b.wav", files_from="list") == [
-        "in/b.wav", "in/a1.wav", "in/*.wav", "in/other", "-", "last",
+        "in/b.wav", "in/a1.wav", "in/*.wav", "in/other/x.m4a", "-", "last",
     ]  # fmt: skip
     assert all(source.path is not None for source in expand_sources([], files_from="list"))
-    assert "in/other/x.m4a" in names(files_from="list", recursive=True)
+    Path("list").write_text("in\n")
+    assert names(files_from="list", recursive=True) == names("in", recursive=True)
 
 
 @settings(max_examples=50)
@@ -209,6 +215,8 @@ def test_lists_that_cannot_be(tmp_path: Path) -> None:
         expand_sources(["-"], files_from="-")
     with pytest.raises(UsageError, match="nothing-here"):
         next(expand_sources([], files_from=tmp_path / "nothing-here"))
+    with pytest.raises(UsageError, match="empty"):
+        expand_sources(["a.wav", ""])
 
 
 NAME = b"caf\xe9 \n;-$(x).wav"

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 
 from ..errors import InputCode, InputError, UsageError
@@ -50,15 +51,18 @@ def expand_sources(
 ) -> Iterator[Source]:
     """Expand words into sources, lazily and in a fixed order; the same file is given once.
 
-    A word is a file, a directory (searched if `recursive`), a glob (`*`, `?`, `[…]`, `**`) unless a
-    file of that very name exists, or `-` for audio on standard input. `files_from` names a list of
-    files, `-` for standard input: one a line, or separated by NUL if `null`; nothing in a list is a
-    glob. What does not exist is a source too, so that it is reported when it is opened.
+    A word is a file, a directory (the audio files in it, and below it if `recursive`), a glob (`*`,
+    `?`, `[…]`, `**`) unless a file of that very name exists, or `-` for audio on standard input.
+    `files_from` names a list of files, `-` for standard input: one a line, or separated by NUL if
+    `null`; nothing in a list is a glob. What does not exist is a source too, so that it is reported
+    when it is opened.
 
-    Two names of one inode are the same file. Raises `UsageError` for standard input claimed twice
-    and, when iterated, for a list that cannot be read.
+    Two names of one inode are the same file. Raises `UsageError` for an empty word, for standard
+    input claimed twice and, when iterated, for a list that cannot be read.
     """
     names = [os.fspath(word) for word in words]
+    if "" in names:
+        raise UsageError("an empty name is no source")
     listing = None if files_from is None else os.fspath(files_from)
     if listing == STANDARD_INPUT and STANDARD_INPUT in names:
         raise UsageError("standard input cannot be both audio (-) and a list (--files-from -)")
@@ -82,7 +86,7 @@ def _expand(
 
 
 def _expand_path(path: str, recursive: bool) -> Iterator[Source]:
-    files = _walk(path) if recursive and Path(path).is_dir() else (path,)
+    files = _search(path, recursive) if Path(path).is_dir() else (path,)
     for file in files:
         yield Source(file, Path(file))
 
@@ -109,9 +113,9 @@ def _identity(source: Source) -> int | str | None:
 # --- directories and globs --------------------------------------------------------------------
 
 
-def _walk(top: str) -> Iterator[str]:
-    """Audio files below `top`; also directories that cannot be read, so that they are reported."""
-    for directory, files in _traverse(top):
+def _search(top: str, recursive: bool) -> Iterator[str]:
+    """Audio files in `top`; also directories that cannot be read, so that they are reported."""
+    for directory, files in islice(_traverse(top), None if recursive else 1):
         if files is None:
             yield directory
             continue
@@ -198,7 +202,7 @@ def _match(base: str, parts: list[str], recursive: bool) -> Iterator[str]:
         elif not Path(path).is_dir():
             yield path
         elif recursive:
-            yield from _walk(path)
+            yield from _search(path, recursive)
 
 
 def _join(directory: str, name: str) -> str:
@@ -276,7 +280,7 @@ def open_source(source: Source) -> FileIO:
 
 def _refuse_special(status: os.stat_result, name: str) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise InputError("directory", name, "is a directory (-r searches it)")
+        raise InputError("directory", name, "is a directory")
     if not stat.S_ISREG(status.st_mode):
         raise InputError("unsupported", name, "is not a regular file (pipe it in, and name it -)")
     if status.st_size == 0:

@@ -21,8 +21,8 @@ class CacheShape:
     layers: int
     heads: int
     width: int
-    dtype: torch.dtype = torch.float32
-    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype
+    device: torch.device
 
 
 class KVCache:
@@ -61,6 +61,10 @@ class KVCache:
         self._keys[:, :, : other.length] = other._keys[:, :, : other.length]
         self._values[:, :, : other.length] = other._values[:, :, : other.length]
         self.length = other.length
+
+    def alignment(self) -> Tensor | None:
+        """What word times are read from: [heads, tokens fed, frames]; None where none is kept."""
+        return None
 
     def fork(self, room: int) -> KVCache:
         """A copy with room for `room` more positions; several answers then share one prefix."""

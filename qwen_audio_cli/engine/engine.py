@@ -7,7 +7,7 @@ answers of a clip do not depend on which others share its steps.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -15,36 +15,50 @@ import torch
 from torch import Tensor
 
 from .cache import KVCache, Span
-from .request import Answer, AudioInput, Dialogue, FinishReason, Generate, Generated, Model, Score, Scored
+from .request import (
+    Answer,
+    AudioInput,
+    Dialogue,
+    FinishReason,
+    Generate,
+    Generated,
+    Model,
+    Score,
+    Scored,
+)
 from .sampler import loops, pick
 from .scheduler import Budget, Scheduler
 
+K = TypeVar("K")
 R = TypeVar("R")
+
+FORKS = 8
+"""Continuations scored in one call: each holds a copy of its prefix's keys and values."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Work(Generic[R]):
+class Work(Generic[K, R]):
     """One clip (or several, for one request about all of them) and the dialogue to hold over it."""
 
-    key: Hashable
+    key: K
     audios: tuple[AudioInput, ...]
     dialogue: Dialogue[R]
 
 
 @dataclass(frozen=True, slots=True)
-class Done(Generic[R]):
+class Done(Generic[K, R]):
     """The outcome of a work: its result, or the exception that ended it."""
 
-    key: Hashable
+    key: K
     result: R | None
     error: Exception | None
 
 
 @dataclass(slots=True, eq=False)
-class _Running(Generic[R]):
+class _Running(Generic[K, R]):
     """A clip in work: its dialogue, the request being answered, and the rows to compute next."""
 
-    work: Work[R]
+    work: Work[K, R]
     request: Generate | Score | None = None
     cache: KVCache | None = None
     feed: Sequence[int] = ()
@@ -52,17 +66,17 @@ class _Running(Generic[R]):
     logprobs: list[float] = field(default_factory=list)
 
 
-class Engine(Generic[R]):
+class Engine(Generic[K, R]):
     """Answers works with one model, within a budget."""
 
     def __init__(self, model: Model, device: torch.device, budget: Budget) -> None:
         self.model = model
         self.device = device
         self.scheduler = Scheduler(budget)
-        self._running: dict[int, _Running[R]] = {}
-        self._arriving: dict[int, Work[R]] = {}
+        self._running: dict[int, _Running[K, R]] = {}
+        self._arriving: dict[int, Work[K, R]] = {}
         self._numbers = iter(range(2**63))
-        self._finished: list[Done[R]] = []
+        self._finished: list[Done[K, R]] = []
 
     @property
     def idle(self) -> bool:
@@ -74,7 +88,7 @@ class Engine(Generic[R]):
         """A further work would be taken up in the next turn."""
         return self.scheduler.hungry
 
-    def add(self, work: Work[R]) -> None:
+    def add(self, work: Work[K, R]) -> None:
         """Take on a work; `turn` will give its outcome."""
         number = next(self._numbers)
         self._arriving[number] = work
@@ -82,7 +96,7 @@ class Engine(Generic[R]):
         self.scheduler.add(number, frames)
 
     @torch.inference_mode()
-    def turn(self) -> list[Done[R]]:
+    def turn(self) -> list[Done[K, R]]:
         """Admit and encode, compute one packed step, read it; gives the works that are done."""
         admitted = self.scheduler.admit()
         self._encode([(n, audio) for n in admitted for audio in self._arriving[n].audios])
@@ -158,7 +172,7 @@ class Engine(Generic[R]):
             span.cache.advance(span.stop - span.start)
         return scores
 
-    def _read(self, number: int, running: _Running[R], scores: Tensor) -> None:
+    def _read(self, number: int, running: _Running[K, R], scores: Tensor) -> None:
         """Take the scores behind a clip's last row to its next token, or end its request."""
         request = running.request
         if isinstance(request, Score):
@@ -183,31 +197,38 @@ class Engine(Generic[R]):
             answer = Generated(running.tokens, running.logprobs, finish, watched)
             self._proceed(number, running, answer)
 
-    def _score(self, running: _Running[R], request: Score, scores: Tensor) -> Scored:
-        """Log-probabilities of the continuations, the longer ones in one packed call."""
+    def _score(self, running: _Running[K, R], request: Score, scores: Tensor) -> Scored:
+        """Log-probabilities of the continuations, the longer ones in packed calls."""
         assert running.cache is not None
         first = scores.log_softmax(-1)
         logprobs = [[float(first[tokens[0]])] for tokens in request.continuations]
+        longer = [i for i, tokens in enumerate(request.continuations) if len(tokens) > 1]
+        for begin in range(0, len(longer), FORKS):
+            chunk = longer[begin : begin + FORKS]
+            tails = self._continue(running.cache, [request.continuations[i] for i in chunk])
+            for index, tail in zip(chunk, tails, strict=True):
+                logprobs[index].extend(tail)
+        return Scored(logprobs)
+
+    def _continue(
+        self, cache: KVCache, continuations: Sequence[Sequence[int]]
+    ) -> Iterator[list[float]]:
+        """Log-probabilities of all but the first token of each continuation behind `cache`."""
         spans: list[Span] = []
         packed: list[int] = []
         positions: list[int] = []
-        longer = [i for i, tokens in enumerate(request.continuations) if len(tokens) > 1]
-        for index in longer:
-            tokens = request.continuations[index][:-1]
-            fork = running.cache.fork(len(tokens))
-            spans.append(Span(len(packed), len(packed) + len(tokens), fork))
-            packed.extend(tokens)
-            positions.extend(range(fork.length, fork.length + len(tokens)))
-        if longer:
-            rows = self._forward(packed, positions, spans, list(range(len(packed))))
-            for index, span in zip(longer, spans, strict=True):
-                following = torch.tensor(request.continuations[index][1:], device=self.device)
-                chosen = rows[span.start : span.stop].log_softmax(-1)
-                picked = chosen.gather(1, following[:, None])[:, 0]
-                logprobs[index].extend(float(value) for value in picked)
-        return Scored(logprobs)
+        for tokens in continuations:
+            fork = cache.fork(len(tokens) - 1)
+            spans.append(Span(len(packed), len(packed) + len(tokens) - 1, fork))
+            packed.extend(tokens[:-1])
+            positions.extend(range(fork.length, fork.length + len(tokens) - 1))
+        rows = self._forward(packed, positions, spans, list(range(len(packed))))
+        for tokens, span in zip(continuations, spans, strict=True):
+            following = torch.tensor(tokens[1:], device=self.device)
+            chosen = rows[span.start : span.stop].log_softmax(-1)
+            yield chosen.gather(1, following[:, None])[:, 0].tolist()
 
-    def _proceed(self, number: int, running: _Running[R], answer: Answer | None) -> None:
+    def _proceed(self, number: int, running: _Running[K, R], answer: Answer | None) -> None:
         """Hand an answer to the clip's dialogue and open its next request, or end it."""
         work = running.work
         try:
@@ -233,7 +254,7 @@ class Engine(Generic[R]):
         work.dialogue.close()
         self._close(number, work, Done(work.key, None, error))
 
-    def _close(self, number: int, work: Work[R], outcome: Done[R]) -> None:
+    def _close(self, number: int, work: Work[K, R], outcome: Done[K, R]) -> None:
         """Free all that a clip held and note its outcome."""
         self.scheduler.release(number)
         self._running.pop(number, None)

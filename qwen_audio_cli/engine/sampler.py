@@ -37,10 +37,8 @@ def loops(tokens: list[int]) -> bool:
     counting aloud or a long number legitimately repeats one.
     """
     for period in range(1, LONGEST_PERIOD + 1):
-        span = period * (REPEATS * 4 if period == 1 else REPEATS)
-        if span > len(tokens):
-            return False
+        span = period * (4 * REPEATS if period == 1 else REPEATS)
         tail = tokens[-span:]
-        if tail[period:] == tail[:-period]:
+        if len(tail) == span and tail[period:] == tail[:-period]:
             return True
     return False

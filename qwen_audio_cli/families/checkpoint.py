@@ -38,7 +38,9 @@ class Checkpoint:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ConfigError(f"{self.directory}: no model checkpoint ({name} is missing)") from None
+            raise ConfigError(
+                f"{self.directory}: no model checkpoint ({name} is missing)"
+            ) from None
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: {error}") from error
         if not isinstance(content, dict):
@@ -65,14 +67,16 @@ class Checkpoint:
     def revision(self) -> str:
         """What identifies these weights: the build's own mark, the hub's commit, or a digest.
 
-        The digest covers the configuration and every shard's header and size, not each value.
+        The digest covers the configurations and every shard's header and size, not each value.
         """
         with safe_open(self.shards[0], "pt") as shard:
             if mark := (shard.metadata() or {}).get("revision"):
                 return str(mark)
         if self.directory.parent.name == "snapshots":
             return self.directory.name[:12]
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        digest = hashlib.sha256()
+        for path in sorted(self.directory.glob("*config.json")):
+            digest.update(path.read_bytes())
         for path in self.shards:
             with path.open("rb") as file:
                 header = file.read(8)

@@ -58,7 +58,8 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[batch, frames, width] to the same shape."""
         x = x + self.attn(self.attn_ln(x))
-        return x + self.mlp(self.mlp_ln(x))
+        x = x + self.mlp(self.mlp_ln(x))
+        return x
 
 
 class AudioEncoder(nn.Module):

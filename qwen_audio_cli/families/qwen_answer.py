@@ -12,6 +12,9 @@ from ..languages import UNSPACED
 from .base import TimedWord
 from .qwen_tokenizer import QwenTokenizer
 
+SLACK = 0.04
+"""Seconds that a time may lie behind the clip's end: a row of audio."""
+
 
 def plain_text(tokenizer: QwenTokenizer, tokens: Sequence[int], language: str | None) -> str:
     """What stands between the tags, stripped; joined by a space where `language` writes spaces."""
@@ -23,7 +26,7 @@ def plain_text(tokenizer: QwenTokenizer, tokens: Sequence[int], language: str | 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The words of an answer with their times; `whole` if every word stood between two of them."""
+    """The words of an answer with their times; `whole` if all times were there, and possible."""
 
     words: tuple[TimedWord, ...]
     whole: bool
@@ -40,7 +43,7 @@ def timeline(tokenizer: QwenTokenizer, said: Generated, seconds: float) -> Timel
     whole = True
     begin = 0.0
     for time, run in _runs(tokenizer, said.tokens):
-        whole &= time is not None and time >= begin
+        whole &= time is not None and begin <= time <= seconds + SLACK
         end = min(max(begin, seconds if time is None else time), seconds)
         if text := tokenizer.decode([said.tokens[index] for index in run]).strip():
             chances = [math.exp(said.logprobs[index]) for index in run]

@@ -24,7 +24,7 @@ from ..errors import ConfigError, UsageError
 from ..languages import LANGUAGES, UNSPACED
 from .base import ClipAnswer, Job, TimedWord
 from .checkpoint import Checkpoint
-from .quality import compression_ratio
+from .quality import FINISH_FLAGS, compression_ratio
 from .whisper_model import WhisperModel
 from .word_times import group_words, token_frames
 
@@ -123,7 +123,10 @@ class Whisper:
         assert isinstance(scored, Scored)
         *languages, no_speech = (math.exp(logprobs[0]) for logprobs in scored.logprobs)
         ranked = sorted(
-            ((code, p / sum(languages)) for code, p in zip(self._languages, languages, strict=True)),
+            (
+                (code, p / sum(languages))
+                for code, p in zip(self._languages, languages, strict=True)
+            ),
             key=lambda item: -item[1],
         )
         if job.task.name == "language":
@@ -153,8 +156,9 @@ class Whisper:
         )
         temperatures = (job.temperature,) if job.temperature else TEMPERATURES
         for temperature in temperatures:
-            generated = yield replace(request, temperature=temperature)
-            assert isinstance(generated, Generated)
+            answer = yield replace(request, temperature=temperature)
+            assert isinstance(answer, Generated)
+            generated = answer
             text = self._tokenizer.decode(generated.tokens)
             if (
                 generated.finish == "stop"
@@ -175,16 +179,16 @@ class Whisper:
     ) -> ClipAnswer:
         text = self._tokenizer.decode(generated.tokens).strip()
         ratio = compression_ratio(text)
-        flags = {"repeat": {"repetition"}, "length": {"truncated"}}.get(generated.finish, set())
+        flags = FINISH_FLAGS[generated.finish]
         words: tuple[TimedWord, ...] | None = None
         if no_speech > NO_SPEECH_PROB and generated.avg_logprob < AVG_LOGPROB:
-            text, flags = "", {"no_speech"}
+            text, flags = "", frozenset({"no_speech"})
             words = () if job.tags.timestamps else None
         else:
             if generated.avg_logprob < AVG_LOGPROB:
-                flags = flags | {"low_confidence"}
+                flags |= {"low_confidence"}
             if ratio > COMPRESSION_RATIO:
-                flags = flags | {"repetition"}
+                flags |= {"repetition"}
             if job.tags.timestamps:
                 spoken = "en" if job.tags.task == "translate" else language
                 words = tuple(self._words(generated, len(prompt), spoken, seconds))
@@ -196,7 +200,7 @@ class Whisper:
             compression_ratio=ratio,
             no_speech_prob=no_speech,
             finish_reason=generated.finish,
-            flags=frozenset(flags),
+            flags=flags,
         )
 
     def _words(

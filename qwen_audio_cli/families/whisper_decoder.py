@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from ..engine.cache import CacheShape, KVCache, Span, causal_attention
 
@@ -23,12 +23,23 @@ class DecoderConfig:
     positions: int = 448
 
 
-class WhisperCache(KVCache):
-    """A request's self-attention cache beside the audio's keys and values, written once.
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioKeys:
+    """A decoder's keys and values of audio, by layer, each [heads, frames, head width]."""
 
-    `audio` holds per layer (keys, values), each [heads, frames, head width]. With `watched` (heads
-    by layer), the attention of those heads is kept for every token that is fed: word times are
-    read from it. Forks share the audio and watch nothing.
+    layers: Sequence[tuple[Tensor, Tensor]]
+
+    @property
+    def frames(self) -> int:
+        """How many frames of 20 ms there are."""
+        return self.layers[0][0].shape[1]
+
+
+class WhisperCache(KVCache):
+    """A request's self-attention cache beside its clip's keys and values, which are written once.
+
+    With `watched` (heads by layer), the attention of those heads is kept for every token that is
+    fed: word times are read from it. Forks share the audio and watch nothing.
     """
 
     __slots__ = ("attention", "audio", "watched")
@@ -37,7 +48,7 @@ class WhisperCache(KVCache):
         self,
         shape: CacheShape,
         capacity: int,
-        audio: Sequence[tuple[Tensor, Tensor]],
+        audio: AudioKeys,
         watched: dict[int, list[int]] | None = None,
     ) -> None:
         super().__init__(shape, capacity)
@@ -51,13 +62,54 @@ class WhisperCache(KVCache):
         copy.adopt(self)
         return copy
 
-    def alignment(self) -> Tensor:
-        """Attention of the watched heads: [heads, tokens fed, frames]."""
+    def alignment(self) -> Tensor | None:
+        """Attention of the watched heads: [heads, tokens fed, frames of the clip]."""
+        if not self.watched:
+            return None
         return torch.cat([torch.cat(steps, dim=1) for steps in self.attention.values()])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tail:
+    """The silence behind every clip of a step, up to the window's end, which all clips share.
+
+    `keys` are those of a whole silent window; `hidden` [rows, frames] marks for each packed row
+    the frames that its clip covers.
+    """
+
+    keys: AudioKeys
+    hidden: Tensor
+
+    @classmethod
+    def behind(cls, silence: AudioKeys, spans: Sequence[Span]) -> Tail:
+        """The tail for the packed rows of `spans`."""
+        device = silence.layers[0][0].device
+        covered = [
+            _cache(span).audio.frames for span in spans for _ in range(span.start, span.stop)
+        ]
+        frames = torch.arange(silence.frames, device=device)
+        return cls(silence, frames < torch.tensor(covered, device=device)[:, None])
+
+
+def _cache(span: Span) -> WhisperCache:
+    assert isinstance(span.cache, WhisperCache)
+    return span.cache
+
+
+def _weigh(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax of `scores` [heads, rows, frames] over `values`, and its normaliser's logarithm."""
+    scores = scores.float()
+    mixed = scores.softmax(-1).to(values.dtype) @ values
+    return mixed.float(), scores.logsumexp(-1, keepdim=True)
+
+
 class CrossAttention(nn.Module):
-    """Attention of text rows over their own request's audio."""
+    """Attention of text rows over their own request's audio and the silence behind it.
+
+    The silence is the same for all rows, so its keys are read once for a whole step and not once a
+    row: this is what decoding many short clips on a CPU would otherwise spend its time on. The two
+    parts are joined by their normalisers, which gives the softmax over both.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -75,20 +127,27 @@ class CrossAttention(nn.Module):
         )
         return keys, values
 
-    def forward(self, x: Tensor, spans: Sequence[Span], layer: int) -> Tensor:
+    def forward(self, x: Tensor, spans: Sequence[Span], layer: int, tail: Tail | None) -> Tensor:
         """[rows, width] to the same shape; rows attend to the audio of their span only."""
-        query = self.query(x).unflatten(1, (self.heads, -1))
-        out = torch.empty_like(query)
+        query = self.query(x).unflatten(1, (self.heads, -1)).transpose(0, 1)
+        query = query * query.shape[-1] ** -0.5
+        mixed = torch.empty(query.shape, device=x.device)
+        weight = torch.empty(*query.shape[:2], 1, device=x.device)
         for span in spans:
-            assert isinstance(span.cache, WhisperCache)
-            keys, values = span.cache.audio[layer]
-            rows = query[span.start : span.stop].transpose(0, 1)
-            if heads := span.cache.watched.get(layer):
-                scores = rows[heads] @ keys[heads].transpose(1, 2) * rows.shape[-1] ** -0.5
-                span.cache.attention[layer].append(scores.softmax(-1))
-            mixed = scaled_dot_product_attention(rows[None], keys[None], values[None])[0]
-            out[span.start : span.stop] = mixed.transpose(0, 1)
-        attended: Tensor = self.out(out.flatten(1))
+            rows = slice(span.start, span.stop)
+            cache = _cache(span)
+            keys, values = cache.audio.layers[layer]
+            scores = query[:, rows] @ keys.transpose(1, 2)
+            mixed[:, rows], weight[:, rows] = _weigh(scores, values)
+            if heads := cache.watched.get(layer):
+                cache.attention[layer].append(scores[heads].softmax(-1))
+        if tail is not None:
+            keys, values = tail.keys.layers[layer]
+            scores = (query @ keys.transpose(1, 2)).masked_fill(tail.hidden, -1e30)
+            silent, silent_weight = _weigh(scores, values)
+            share = (silent_weight - weight).sigmoid()
+            mixed = torch.lerp(mixed, silent, share)
+        attended: Tensor = self.out(mixed.to(x.dtype).transpose(0, 1).flatten(1))
         return attended
 
 
@@ -127,11 +186,12 @@ class DecoderBlock(nn.Module):
         )
         self.mlp_ln = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, spans: Sequence[Span], layer: int) -> Tensor:
+    def forward(self, x: Tensor, spans: Sequence[Span], layer: int, tail: Tail | None) -> Tensor:
         """[rows, width] to the same shape."""
         x = x + self.attn(self.attn_ln(x), spans, layer)
-        x = x + self.cross_attn(self.cross_attn_ln(x), spans, layer)
-        return x + self.mlp(self.mlp_ln(x))
+        x = x + self.cross_attn(self.cross_attn_ln(x), spans, layer, tail)
+        x = x + self.mlp(self.mlp_ln(x))
+        return x
 
 
 class WhisperDecoder(nn.Module):
@@ -147,13 +207,20 @@ class WhisperDecoder(nn.Module):
         )
         self.ln = nn.LayerNorm(config.width)
 
-    def forward(self, tokens: Tensor, positions: Tensor, spans: Sequence[Span]) -> Tensor:
+    def forward(
+        self, tokens: Tensor, positions: Tensor, spans: Sequence[Span], tail: Tail | None
+    ) -> Tensor:
         """Hidden states [rows, width] of the packed `tokens` [rows] at `positions` [rows]."""
         x = self.token_embedding(tokens) + self.positional_embedding[positions]
         for layer, block in enumerate(self.blocks):
-            x = block(x, spans, layer)
+            x = block(x, spans, layer, tail)
         hidden: Tensor = self.ln(x)
         return hidden
+
+    @property
+    def layers(self) -> list[DecoderBlock]:
+        """The blocks, in order."""
+        return [cast(DecoderBlock, block) for block in self.blocks]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary, [rows, vocabulary] in float32."""

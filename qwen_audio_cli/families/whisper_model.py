@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,10 @@ from ..engine.cache import CacheShape, KVCache, Span
 from ..errors import ConfigError
 from .checkpoint import Checkpoint
 from .encoder import AudioEncoder, EncoderConfig
-from .whisper_decoder import DecoderConfig, WhisperCache, WhisperDecoder
+from .whisper_decoder import AudioKeys, DecoderConfig, Tail, WhisperCache, WhisperDecoder
+
+SILENT_MEL = -1.5
+"""Every bin of the log-mel features of digital silence: (log10(1e-10) + 4) / 4."""
 
 # Names of the Hugging Face layout (openai/whisper-*) to those of the modules here, in this order.
 _RENAMES = tuple(
@@ -73,7 +76,7 @@ class WhisperModel(nn.Module):
 
     A clip shorter than the window is encoded at its own length. The decoder was trained on whole
     windows, though, and does not find an end when it hears nothing behind the speech: so what the
-    encoder makes of pure silence, computed once, is put behind the clip's frames, up to the
+    encoder makes of pure silence, computed once, stands behind the clip's frames, up to the
     window's end. Whole windows of mel frames go through unchanged, as in the reference.
     """
 
@@ -85,13 +88,11 @@ class WhisperModel(nn.Module):
         self.decoder = WhisperDecoder(decoder)
         self.vocabulary = decoder.vocabulary
         self._watched = watched
-        self._silence: Tensor | None = None
+        self._silence: AudioKeys | None = None
 
     @classmethod
-    def load(
-        cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
-    ) -> WhisperModel:
-        """Load a checkpoint of the Hugging Face layout. Raises ConfigError where it does not fit."""
+    def load(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> WhisperModel:
+        """Load the Hugging Face layout. Raises ConfigError where it does not fit."""
         where = str(checkpoint.directory)
         encoder, decoder = _geometry(checkpoint.config, where)
         watched: dict[int, list[int]] = {}
@@ -110,35 +111,26 @@ class WhisperModel(nn.Module):
     def _dtype(self) -> torch.dtype:
         return self.encoder.positional_embedding.dtype
 
-    def encode(self, features: Tensor) -> list[list[tuple[Tensor, Tensor]]]:
-        """Per clip of [batch, mels, frames] the decoder's keys and values of it, by layer."""
+    def encode(self, features: Tensor) -> list[AudioKeys]:
+        """Per clip of [batch, mels, frames] the decoder's keys and values of it."""
         hidden = self.encoder.ln_post(self.encoder(features.to(self._dtype)))
-        tail = self.encoder.config.positions - hidden.shape[1]
-        if tail > 0:
-            silence = self._silent_window()[-tail:]
-            hidden = torch.cat([hidden, silence.expand(hidden.shape[0], -1, -1)], dim=1)
-        return [
-            [block.cross_attn.project(clip) for block in self.decoder.blocks] for clip in hidden
-        ]
+        return [self._keys(clip) for clip in hidden]
 
-    def _silent_window(self) -> Tensor:
-        """What the encoder makes of a window of digital silence, [positions, width]."""
+    def _keys(self, hidden: Tensor) -> AudioKeys:
+        return AudioKeys([block.cross_attn.project(hidden) for block in self.decoder.layers])
+
+    def _silent_window(self) -> AudioKeys:
+        """The keys and values of a window of digital silence."""
         if self._silence is None:
             config = self.encoder.config
-            # log_mel of zeros: every bin at the floor of 1e-10.
-            mel = torch.full(
-                (1, config.mels, 2 * config.positions),
-                -1.5,
-                dtype=self._dtype,
-                device=self.encoder.positional_embedding.device,
-            )
-            self._silence = self.encoder.ln_post(self.encoder(mel))[0]
+            mel = torch.full((1, config.mels, 2 * config.positions), SILENT_MEL)
+            (self._silence,) = self.encode(mel.to(self.decoder.positional_embedding.device))
         return self._silence
 
     def open(self, memories: Sequence[object], capacity: int, watch: bool) -> KVCache:
         """A cache over one clip's keys and values."""
         (audio,) = memories
-        assert isinstance(audio, list)
+        assert isinstance(audio, AudioKeys)
         config = self.decoder.config
         weight = self.decoder.token_embedding.weight
         width = config.width // config.heads
@@ -149,4 +141,8 @@ class WhisperModel(nn.Module):
         self, tokens: Tensor, positions: Tensor, spans: Sequence[Span], rows: Tensor
     ) -> Tensor:
         """Scores [len(rows), vocabulary] of the packed step."""
-        return self.decoder.logits(self.decoder(tokens, positions, spans)[rows])
+        whole = self.encoder.config.positions
+        tail = None
+        if any(cast(WhisperCache, span.cache).audio.frames < whole for span in spans):
+            tail = Tail.behind(self._silent_window(), spans)
+        return self.decoder.logits(self.decoder(tokens, positions, spans, tail)[rows])

@@ -81,8 +81,8 @@ def group_words(pieces: Sequence[str], *, spaced: bool) -> list[TokenGroup]:
         joins = last is not None and (
             not stripped
             or last.word.strip() in _OPENING
-            or not any(char.isalnum() for char in stripped)
-            and not (piece.startswith(" ") and stripped[0] in _OPENING)
+            or (not any(char.isalnum() for char in stripped)
+            and not (piece.startswith(" ") and stripped[0] in _OPENING))
             or (spaced and not piece.startswith(" "))
         )
         if joins and last is not None:

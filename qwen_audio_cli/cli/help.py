@@ -1,0 +1,69 @@
+"""Examples and exit codes, as the help of each command and its man page show them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from ..exits import MEANINGS
+
+EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "qwa": (
+            "qwa transcribe talk.wav",
+            "qwa transcribe *.wav -o talks.jsonl",
+            "find . -name '*.flac' -print0 | qwa transcribe -0 --files-from - | jq -r .text",
+        ),
+        "transcribe": (
+            "qwa transcribe examples/*.wav",
+            "qwa transcribe --timestamps interview.m4a",
+            "cat a.wav | qwa transcribe -",
+            "qwa transcribe -r archive/ -o archive.jsonl --resume",
+        ),
+        "translate": (
+            "qwa translate --to en examples/fr-*.wav",
+            "qwa translate --language fr lecture.mp3 | jq -r .text",
+        ),
+        "caption": (
+            "qwa caption --model ~/Qwen-Audio street.wav",
+            "qwa caption --task music-caption --model ~/Qwen-Audio song.flac",
+        ),
+        "classify": (
+            "qwa classify --task language examples/",
+            "qwa classify --task emotion --top-k 1 --model ~/Qwen-Audio calls/*.mp3",
+            "qwa classify --labels siren,dog,rain --model ~/Qwen-Audio clips/",
+        ),
+        "timestamp": (
+            "qwa timestamp --words interview.m4a",
+            "qwa timestamp --events --model ~/Qwen-Audio street.wav",
+        ),
+        "ask": ('qwa ask "What is the dog doing?" a.wav b.wav --model ~/Qwen-Audio-Chat',),
+        "tasks": ("qwa tasks", "qwa tasks --json | jq -r 'select(.models != []).name'"),
+        "models": ("qwa models", "qwa models --json | jq -r .name"),
+        "schema": ("qwa schema > record.schema.json",),
+    }
+)
+"""Command lines by command; `qwa` stands for the program as a whole."""
+
+
+_SOURCE = (
+    "SOURCE is an audio file, a directory (the audio files in it), a glob, or - for audio on "
+    "standard input. Each gives one record: a line of JSON on standard output."
+)
+
+
+def description(command: Callable[..., None]) -> str:
+    """What a command's help begins with."""
+    text = command.__doc__ or ""
+    takes_sources = "sources" in inspect.signature(command).parameters
+    return f"{text}\n\n{_SOURCE}" if takes_sources else text
+
+
+def epilog(name: str) -> str:
+    """What a command's help ends with. `\\b` keeps a paragraph's lines as they are."""
+    examples = "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[name])])
+    if name != "qwa":
+        return examples
+    codes = (f"  {code:<5d}{meaning}" for code, meaning in MEANINGS.items())
+    return "\n".join([examples, "", "\b", "Exit status:", *codes])

@@ -1,0 +1,270 @@
+"""The options of the command line: each is declared once, however many commands have it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from typer import Argument, Context, Option
+
+from ..errors import UsageError
+from ..languages import LANGUAGES
+from ..models import MODELS
+from ..records import FLAGS
+from ..tasks import DEFAULTS, TASKS
+
+SHOW_TAGS = "show"
+"""The value of `--tags` that prints the sequence instead of running."""
+
+
+def expand(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of each of its parameters that is a dataclass as its own."""
+    hints = get_type_hints(function, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in groups:
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(parameter.replace(annotation=hints[name], kind=keyword))
+            continue
+        annotations = get_type_hints(groups[name], include_extras=True)
+        parameters.extend(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=annotations[field.name],
+            )
+            for field in fields(groups[name])
+        )
+
+    @wraps(function)
+    def command(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        function(**values)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
+
+
+# --- what the shell completes -------------------------------------------------------------------
+
+
+def _starting(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
+
+
+def _flags(incomplete: str) -> list[str]:
+    """Complete the last name of a list."""
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + flag for flag in FLAGS if flag.startswith(last)]
+
+
+def _tasks(context: Context, incomplete: str) -> list[str]:
+    return [
+        task.name
+        for task in TASKS.values()
+        if task.command == context.info_name and task.name.startswith(incomplete)
+    ]
+
+
+# --- the options --------------------------------------------------------------------------------
+
+# Typer would print the Python type of an argument, so the command's description tells of it.
+Sources = Annotated[list[str] | None, Argument(metavar="SOURCE", hidden=True)]
+
+
+def task_option(command: str) -> Any:
+    """`--task` of a command, its help naming the tasks there are."""
+    default = DEFAULTS[command]
+    others = [t.name for t in TASKS.values() if t.command == command and t.name != default]
+    names = ", ".join([f"{default} (default)", *others])
+    return Option("--task", metavar="TASK", autocompletion=_tasks, help=f"One of: {names}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerOptions:
+    """What shapes an answer, in every command."""
+
+    language: Annotated[
+        str | None,
+        Option(
+            "--language",
+            "-l",
+            metavar="LANGUAGE",
+            autocompletion=_starting(LANGUAGES),
+            help="The language that is spoken, by code or English name; detected if not given.",
+        ),
+    ] = None
+    tags: Annotated[
+        str | None,
+        Option(
+            "--tags",
+            metavar="show|TAGS",
+            help="'show' prints the sequence of hierarchical tags that the run would give the "
+            "model; anything else is a sequence to give it instead.",
+        ),
+    ] = None
+    temperature: Annotated[
+        float, Option("--temperature", metavar="NUMBER", help="Sample; 0 takes the likeliest.")
+    ] = 0.0
+    seed: Annotated[int, Option("--seed", metavar="NUMBER", help="Seed of sampling.")] = 0
+    max_tokens: Annotated[
+        int | None,
+        Option("--max-tokens", metavar="COUNT", help="Bound the answer about each clip."),
+    ] = None
+    no_vad: Annotated[
+        bool, Option("--no-vad", help="Hear everything, not only where somebody speaks.")
+    ] = False
+
+    @property
+    def show_tags(self) -> bool:
+        """Whether the tags are asked for, not a run."""
+        return self.tags == SHOW_TAGS
+
+    def values(self) -> dict[str, Any]:
+        """These options as `qwen_audio_cli.options.Options` takes them."""
+        return {
+            "language": self.language,
+            "tags": None if self.show_tags else self.tags,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "max_tokens": self.max_tokens,
+            "vad": not self.no_vad,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a run goes about its work, in every command."""
+
+    model: Annotated[
+        str | None,
+        Option(
+            "--model",
+            "-m",
+            metavar="NAME|PATH",
+            envvar="QWA_MODEL",
+            show_envvar=True,
+            autocompletion=_starting([card.alias for card in MODELS]),
+            help="A model of 'qwa models' or a checkpoint's directory; the best embedded model "
+            "if not given.",
+        ),
+    ] = None
+    device: Annotated[
+        str,
+        Option(
+            "--device",
+            metavar="DEVICE",
+            envvar="QWA_DEVICE",
+            show_envvar=True,
+            autocompletion=_starting(("auto", "cpu", "cuda", "mps")),
+            help="auto, cpu, cuda, cuda:1, mps.",
+        ),
+    ] = "auto"
+    dtype: Annotated[
+        str,
+        Option(
+            "--dtype",
+            metavar="TYPE",
+            autocompletion=_starting(("auto", "float32", "bfloat16", "float16")),
+            help="auto, float32, bfloat16 or float16.",
+        ),
+    ] = "auto"
+    batch: Annotated[
+        int, Option("--batch", metavar="COUNT", min=1, help="Clips to answer at once.")
+    ] = 8
+    workers: Annotated[
+        int, Option("--workers", metavar="COUNT", min=1, help="Threads that decode audio.")
+    ] = 2
+    full_window: Annotated[
+        bool,
+        Option("--full-window", help="Encode each clip at the model's whole window: slower."),
+    ] = False
+    recursive: Annotated[
+        bool, Option("--recursive", "-r", help="Search directories downwards, not one level only.")
+    ] = False
+    files_from: Annotated[
+        str | None,
+        Option(
+            "--files-from",
+            metavar="LIST",
+            help="Read names of further sources from a file, or from standard input (-): one a "
+            "line.",
+        ),
+    ] = None
+    null: Annotated[
+        bool, Option("--null", "-0", help="Names in LIST end with NUL, not with a newline.")
+    ] = False
+    output: Annotated[
+        Path,
+        Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            show_default=False,
+            help="Append the records to a file instead of writing them to standard output.",
+        ),
+    ] = Path("-")
+    resume: Annotated[
+        bool, Option("--resume", help="Leave out what FILE (-o) has a record of already.")
+    ] = False
+    fail_on_flag: Annotated[
+        str | None,
+        Option(
+            "--fail-on-flag",
+            metavar="FLAG[,FLAG...]",
+            autocompletion=_flags,
+            help=f"Exit with 5 if a record has one of these flags: {', '.join(FLAGS)}.",
+        ),
+    ] = None
+    quiet: Annotated[
+        bool, Option("--quiet", "-q", help="No progress and no summary, only what fails.")
+    ] = False
+    verbose: Annotated[
+        bool, Option("--verbose", "-v", help="Say more on standard error; show tracebacks.")
+    ] = False
+    no_color: Annotated[
+        bool, Option("--no-color", help="No colour on standard error; as NO_COLOR.")
+    ] = False
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether records go to standard output."""
+        return self.output == Path("-")
+
+    def failing_flags(self) -> frozenset[str]:
+        """The flags of `--fail-on-flag`. Raises UsageError for one that is not known."""
+        if self.fail_on_flag is None:
+            return frozenset()
+        flags = frozenset(name.strip() for name in self.fail_on_flag.split(","))
+        if unknown := sorted(flags - FLAGS.keys()):
+            raise UsageError(
+                f"--fail-on-flag: unknown flag '{unknown[0]}'; known are {', '.join(FLAGS)}"
+            )
+        return flags
+
+
+def parse_labels(text: str | None) -> tuple[str, ...]:
+    """The labels of `a,b,c`, or those of `@file`, one a line.
+
+    Raises UsageError for a file that cannot be read and where there are none.
+    """
+    if text is None:
+        return ()
+    lines = text.split(",")
+    if text.startswith("@"):
+        try:
+            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise UsageError(f"--labels: {text[1:]} cannot be read: {reason}") from error
+    labels = tuple(label for line in lines if (label := line.strip()))
+    if not labels:
+        raise UsageError("--labels: there are none")
+    return labels

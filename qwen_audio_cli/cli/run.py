@@ -1,0 +1,141 @@
+"""One run from the command line: what is refused before it, where its records go, how it ends."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ..api import Answering, Qwa
+from ..audio.sources import AUDIO_NAME, STANDARD_INPUT, Source, expand_sources
+from ..errors import NoInputError, UsageError
+from ..exits import Exit
+from ..options import Options
+from ..records import ErrorRecord
+from ..sinks.journal import Journal
+from ..sinks.jsonl import JsonlSink
+from .console import LOG, Progress, configure
+from .options import AnswerOptions, RunOptions
+
+
+def execute(
+    command: str,
+    words: Sequence[str] | None,
+    answer: AnswerOptions,
+    how: RunOptions,
+    **own: Any,
+) -> None:
+    """Run a subcommand, `own` being the options that it alone has; exit with what came of it."""
+    configure(quiet=how.quiet, verbose=how.verbose, color=not how.no_color)
+    options = Options(**answer.values(), **own)
+    if answer.show_tags:
+        typer.echo(str(options.tag_sequence(command)))
+        return
+    flags = how.failing_flags()
+    sources = _expand(words or (), how)
+    qwa = Qwa(how.model, how.device, how.dtype, how.batch, how.workers, how.full_window)
+    answering = qwa.prepare(command, options)
+    with JsonlSink.to_stdout() if how.to_stdout else JsonlSink.to_file(how.output) as sink:
+        journal = Journal.read(how.output) if how.resume else Journal(Counter())
+        code = _answer(answering, _guard(sources, how), sink, journal, flags)
+    raise typer.Exit(code)
+
+
+def _expand(words: Sequence[str], how: RunOptions) -> Iterator[Source]:
+    """The sources, at least one. Raises UsageError and NoInputError."""
+    names = [*words, *([] if how.files_from is None else [how.files_from])]
+    if not names:
+        raise UsageError(
+            "name audio files, directories or globs, - for audio on standard input, or a list "
+            "of them by --files-from"
+        )
+    if how.null and how.files_from is None:
+        raise UsageError("--null tells how to read a list: it needs --files-from")
+    if how.resume and how.to_stdout:
+        raise UsageError("--resume reads an earlier output: it needs --output FILE")
+    if STANDARD_INPUT in names and sys.stdin is not None and sys.stdin.isatty():
+        raise UsageError("standard input is a terminal: pipe something into it")
+    if not how.to_stdout and AUDIO_NAME.fullmatch(how.output.name):
+        raise UsageError(f"{how.output}: is named like audio, but the output is JSON lines")
+    for name in names:
+        _refuse_output(name, _output_status(how))
+    sources = expand_sources(
+        words, files_from=how.files_from, null=how.null, recursive=how.recursive
+    )
+    first = next(sources, None)
+    if first is None:
+        deeper = not how.recursive and any(Path(word).is_dir() for word in words)
+        raise NoInputError("no input matched" + (" (-r searches deeper)" if deeper else ""))
+    return chain([first], sources)
+
+
+def _output_status(how: RunOptions) -> os.stat_result | None:
+    """The regular file that is written to, if there is one."""
+    try:
+        status = os.fstat(1) if how.to_stdout else how.output.stat()
+    except OSError:  # opening it will tell why
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def _refuse_output(name: str, output: os.stat_result | None) -> None:
+    if output is None or name == STANDARD_INPUT:
+        return
+    try:
+        same = os.path.samestat(Path(name).stat(), output)
+    except (OSError, ValueError):  # opening it will tell why
+        return
+    if same:
+        raise UsageError(f"{name}: is both input and output")
+
+
+def _guard(sources: Iterator[Source], how: RunOptions) -> Iterator[Source]:
+    output = _output_status(how)
+    for source in sources:
+        if source.path is not None:
+            _refuse_output(source.name, output)
+        yield source
+
+
+def _answer(
+    answering: Answering,
+    sources: Iterator[Source],
+    sink: JsonlSink,
+    journal: Journal,
+    failing: frozenset[str],
+) -> Exit:
+    """Write a record for every source that is not in the journal."""
+    before = len(journal)
+    begun = time.perf_counter()
+    records = answering(sources, journal.take)
+    LOG.debug("loaded in %.1f s", time.perf_counter() - begun)
+    progress = Progress()
+    flagged = False
+    try:
+        for record in records:
+            with progress.aside():
+                sink.write(record)
+                if isinstance(record, ErrorRecord):
+                    LOG.error("%s", record.message)
+                else:
+                    flagged |= not failing.isdisjoint(record.flags)
+            progress.count(record)
+    except (KeyboardInterrupt, SystemExit):
+        progress.close()
+        LOG.info("stopped: %s", progress.summary(before - len(journal)))
+        raise
+    finally:
+        progress.close()
+    before -= len(journal)
+    LOG.info("%s", progress.summary(before))
+    if progress.failed:
+        return Exit.SOME_FAILED if progress.done or before else Exit.ALL_FAILED
+    return Exit.FLAGGED if flagged else Exit.OK

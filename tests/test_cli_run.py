@@ -1,0 +1,192 @@
+"""The command line on real recordings: records, exit codes, streams, signals, resuming."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+
+from qwen_audio_cli.exits import Exit
+from qwen_audio_cli.schema import SCHEMA
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+ONE, UN = EXAMPLES / "en-one-participant.wav", EXAMPLES / "fr-one-participant.wav"
+QWA = (sys.executable, "-m", "qwen_audio_cli")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+SAID = "There is currently one other participant in the conference."
+
+Records = list[dict[str, Any]]
+
+
+def records(output: bytes) -> Records:
+    """The records in an output of whole lines, each valid."""
+    assert output == b"" or output.endswith(b"\n")
+    found = [json.loads(line) for line in output.splitlines()]
+    for record in found:
+        VALIDATOR.validate(record)
+    return found
+
+
+def qwa(
+    *arguments: str | bytes | Path, given: bytes = b"", cwd: Path = ROOT
+) -> tuple[int, Records, list[str]]:
+    """Run to the end: exit code, records on standard output, lines on standard error."""
+    done = subprocess.run(
+        [*QWA, *arguments], input=given, capture_output=True, env=ENVIRONMENT, cwd=cwd
+    )
+    return done.returncode, records(done.stdout), done.stderr.decode().splitlines()
+
+
+def test_good_and_bad_files_of_any_name(tmp_path: Path) -> None:
+    names = [b"-weird.wav", b"two\nlines.wav", b"caf\xe9.wav", b"text.wav"]
+    for name, source in zip(names, (ONE, UN, ONE, Path(__file__)), strict=True):
+        shutil.copy(source, tmp_path / os.fsdecode(name))
+    arguments = ("transcribe", "--files-from", "-", "-0", "--", "-weird.wav", "gone.wav")
+    code, found, told = qwa(*arguments, given=b"\0".join(names), cwd=tmp_path)
+    assert code == Exit.SOME_FAILED
+    by_name = {record["file"]: record for record in found}
+    assert len(found) == 5
+    assert by_name["-weird.wav"]["text"] == by_name["caf\ufffd.wav"]["text"] == SAID
+    assert by_name["caf\ufffd.wav"]["file_b64"] == "Y2Fm6S53YXY="
+    assert "participant" in by_name["two\nlines.wav"]["text"]
+    assert (by_name["two\nlines.wav"]["language"], by_name["-weird.wav"]["language"]) == (
+        "fr",
+        "en",
+    )
+    assert by_name["gone.wav"]["error"]["code"] == "missing"
+    assert by_name["text.wav"]["error"]["code"] == "unsupported"
+    assert sorted(told[:-1]) == [
+        "qwa: " + by_name[name]["error"]["message"] for name in ("gone.wav", "text.wav")
+    ]
+    seconds = sum(record.get("duration", 0) for record in found)
+    assert told[-1].startswith(f"qwa: 5 files, 2 failed, {seconds:.1f} s of audio in ")
+    assert told[-1].endswith("x real time")
+
+
+def test_when_all_fail_and_quiet_says_what_failed(tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    code, found, told = qwa("transcribe", "-q", ".", "gone.wav", cwd=tmp_path)
+    assert code == Exit.ALL_FAILED
+    assert Counter(record["error"]["code"] for record in found) == {"empty": 1, "missing": 1}
+    assert sorted(told) == sorted("qwa: " + record["error"]["message"] for record in found)
+
+
+def test_standard_input_and_a_flag_that_fails_the_run(tmp_path: Path) -> None:
+    silence = tmp_path / "silence"
+    soundfile.write(silence, np.zeros(32_000), 16_000, format="FLAC")
+    code, found, told = qwa(
+        "transcribe", "-", "--fail-on-flag", "truncated,no_speech", given=silence.read_bytes()
+    )
+    assert code == Exit.FLAGGED
+    assert [(r["file"], r["text"], r["flags"]) for r in found] == [("-", "", ["no_speech"])]
+    assert len(told) == 1
+
+
+def test_words_and_their_times() -> None:
+    code, (record,), _ = qwa("transcribe", "--timestamps", ONE)
+    assert code == 0
+    _, (timed,), _ = qwa("timestamp", "--words", ONE)
+    assert timed["task"] == "word-times"
+    assert record["segments"][0]["words"] == timed["segments"][0]["words"]
+    words = timed["segments"][0]["words"]
+    assert [word["word"] for word in words] == SAID.split()
+    # sox finds speech from 0.11 to 2.79 s (silence 1 0.02 1%).
+    assert words[0]["start"] < 0.3
+    assert 2.6 < words[-1]["end"] < 3.25
+
+
+def test_translate(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    code, found, _ = qwa("translate", "--to", "en", "examples/fr-one*.wav", "-o", output)
+    assert (code, found) == (0, [])
+    (record,) = records(output.read_bytes())
+    assert record["language"] == "fr"
+    assert "participant in this conference" in record["text"]
+
+
+def test_classify_a_directory() -> None:
+    code, found, _ = qwa("classify", "--task", "language", "--top-k", "1", "examples/")
+    assert code == 0
+    assert len(found) == len(list(EXAMPLES.glob("*.wav")))
+    for record in found:
+        (label,) = record["labels"]
+        assert label["label"] == Path(record["file"]).name[:2]
+        assert label["probability"] > 0.9
+
+
+def test_a_reader_that_goes_away_ends_the_run_quietly() -> None:
+    command = [*QWA, "transcribe", "--batch", "1", "examples"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert len(records(process.stdout.readline())) == 1
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == Exit.BROKEN_PIPE
+
+
+def interrupt(number: signal.Signals, output: Path) -> tuple[int, str]:
+    """Send a signal to a resumed run as soon as it has written a record."""
+    before = output.read_bytes().count(b"\n")
+    command = [*QWA, "transcribe", "--batch", "1", "examples", "-o", output, "--resume"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT, cwd=ROOT) as process:
+        while process.poll() is None and output.read_bytes().count(b"\n") == before:
+            time.sleep(0.01)  # nothing tells of a write to a file
+        process.send_signal(number)
+        assert process.stderr is not None
+        told = process.stderr.read().decode()
+    return process.returncode, told
+
+
+def test_a_run_that_is_stopped_resumes(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    output.write_bytes(b'{"schema":1,"id":"00')  # torn by a crash
+    done = 0
+    for number, code in (
+        (signal.SIGINT, Exit.INTERRUPTED),
+        (signal.SIGTERM, Exit.TERMINATED),
+    ):
+        returned, told = interrupt(number, output)
+        assert returned == code
+        assert told.startswith("qwa: stopped: ")
+        assert told.count("\n") == 1
+        assert done < len(records(output.read_bytes())) < 8
+        done = len(records(output.read_bytes()))
+    code, found, told = qwa("transcribe", "examples", "-o", output, "--resume")
+    assert (code, found) == (0, [])
+    assert told[-1].startswith(f"qwa: {8 - done} files, 0 failed, {done} done before, ")
+    names = sorted(record["file"] for record in records(output.read_bytes()))
+    assert names == sorted(f"examples/{path.name}" for path in EXAMPLES.glob("*.wav"))
+    nothing_left = qwa("transcribe", "examples", "-o", output, "--resume")
+    assert nothing_left == (0, [], ["qwa: 0 files, 0 failed, 8 done before"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_waiting_for_standard_input_can_be_stopped(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [*QWA, "transcribe", "-", "-v"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stderr is not None
+        assert b"loaded in" in process.stderr.readline()
+        process.send_signal(number)
+        assert b"Fatal" not in process.stderr.read()
+    assert process.returncode == 128 + number
