@@ -31,14 +31,14 @@ def pick(scores: Tensor, request: Generate, position: int) -> tuple[int, float]:
 
 
 def loops(tokens: list[int]) -> bool:
-    """Whether `tokens` end in one pattern said `REPEATS` times on end.
+    """Whether `tokens` end in one pattern of up to `LONGEST_PERIOD` said `REPEATS` times on end.
 
-    Patterns of up to `LONGEST_PERIOD` tokens; a single token must be said 4 times as often, since
-    counting aloud or a long number legitimately repeats one.
+    A single token must be said 4 times as often: counting aloud or a long number repeats one.
     """
     for period in range(1, LONGEST_PERIOD + 1):
         span = period * (4 * REPEATS if period == 1 else REPEATS)
         tail = tokens[-span:]
-        if len(tail) == span and tail[period:] == tail[:-period]:
+        varied = period == 1 or len(set(tail)) > 1
+        if len(tail) == span and varied and tail[period:] == tail[:-period]:
             return True
     return False
