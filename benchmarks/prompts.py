@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import json
 import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,24 +83,25 @@ def spelling_table() -> Path | None:
     return None
 
 
-def normaliser(language: str) -> Callable[[str], str]:
-    """What makes texts comparable: Whisper's own normalisers, in transformers' implementation.
+def normalise(language: str, texts: Iterable[str]) -> list[str]:
+    """Texts made comparable by Whisper's own normalisers, in transformers' implementation.
 
     English is normalised fully (numbers, contractions and, with openai-whisper installed,
     spellings). In other languages case and punctuation go, and accents too: many of the transcripts
     are written without.
     """
-    import json
-
     from transformers.models.whisper.english_normalizer import (
         BasicTextNormalizer,
         EnglishTextNormalizer,
     )
 
-    if language != "en":
-        return BasicTextNormalizer(remove_diacritics=True)
-    table = spelling_table()
-    return EnglishTextNormalizer(json.loads(table.read_text(encoding="utf-8")) if table else {})
+    if language == "en":
+        table = spelling_table()
+        spellings = json.loads(table.read_text(encoding="utf-8")) if table else {}
+        plain: Callable[[str], str] = EnglishTextNormalizer(spellings)
+    else:
+        plain = BasicTextNormalizer(remove_diacritics=True)
+    return [" ".join(plain(text).split()) for text in texts]
 
 
 def word_error_rate(truth: Sequence[str], heard: Sequence[str]) -> float:

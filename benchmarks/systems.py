@@ -61,9 +61,7 @@ def qwa(paths: Sequence[Path], language: str | None) -> Iterator[tuple[Path, str
     return answer()
 
 
-def transformers_whisper(
-    paths: Sequence[Path], language: str | None
-) -> Iterator[tuple[Path, str]]:
+def transformers_whisper(paths: Sequence[Path], language: str | None) -> Iterator[tuple[Path, str]]:
     """transformers' implementation."""
     import soundfile
     import torch

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import processes
-from prompts import LANGUAGES, Prompt, normaliser, prompts, spelling_table, word_error_rate
+from prompts import LANGUAGES, Prompt, normalise, prompts, spelling_table, word_error_rate
 
 QWA_COLUMNS: dict[str, tuple[str, ...]] = {
     "qwa": (),
@@ -67,9 +67,9 @@ def listen(
     return texts
 
 
-def normalise(texts: dict[str, list[str]]) -> dict[str, list[str]]:
+def normalise_all(texts: dict[str, list[str]]) -> dict[str, list[str]]:
     """Each language's texts, made comparable."""
-    return {language: list(map(normaliser(language), texts[language])) for language in texts}
+    return {language: normalise(language, heard) for language, heard in texts.items()}
 
 
 def show_differences(name: str, sets: dict[str, list[Prompt]], plain: Texts) -> None:
@@ -84,7 +84,7 @@ def show_differences(name: str, sets: dict[str, list[Prompt]], plain: Texts) -> 
 
 def report(sets: dict[str, list[Prompt]], plain: Texts) -> dict[str, object]:
     """Print the table; gives its figures, the rates as fractions."""
-    truth = normalise({key: [prompt.text for prompt in spoken] for key, spoken in sets.items()})
+    truth = normalise_all({key: [prompt.text for prompt in spoken] for key, spoken in sets.items()})
     rates: dict[str, dict[str, float]] = {column: {} for column in plain}
     differ: dict[str, dict[str, int]] = {column: {} for column in plain}
     print(f"{'language':10}{'prompts':>8}{'words':>7}" + "".join(f"{c:>19}" for c in plain))
@@ -131,7 +131,7 @@ def main() -> None:
             for language in options.languages
         }
         texts = listen(sets, columns, options.tell_language)
-    plain = {column: normalise(heard) for column, heard in texts.items()}
+    plain = {column: normalise_all(heard) for column, heard in texts.items()}
     figures = report(sets, plain)
     if options.show:
         for column in texts.keys() - {REFERENCE}:

@@ -187,9 +187,7 @@ class Espeak:
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL("libespeak-ng.so.1")
-        self._rate = self._library.espeak_Initialize(
-            self.SYNCHRONOUS, 0, None, self.PHONEME_EVENTS
-        )
+        self._rate = self._library.espeak_Initialize(self.SYNCHRONOUS, 0, None, self.PHONEME_EVENTS)
         self._samples: list[NDArray[np.int16]] = []
         self._starts: dict[int, float] = {}
         self._pauses: list[float] = []
@@ -215,9 +213,7 @@ class Espeak:
         if self._library.espeak_SetVoiceByName(voice.encode()):
             sys.exit(f"espeak-ng has no voice {voice}")
         data = text.encode() + b"\0"
-        self._library.espeak_Synth(
-            data, len(data), 0, self.CHARACTERS, 0, self.UTF8, None, None
-        )
+        self._library.espeak_Synth(data, len(data), 0, self.CHARACTERS, 0, self.UTF8, None, None)
 
     def speak(self, text: str, voice: str) -> tuple[Samples, list[Spoken]]:
         """Samples at `SAMPLE_RATE` and the words with their times.
@@ -226,7 +222,9 @@ class Espeak:
         between the two keeps them apart.
         """
         self._synthesise(text, voice)
-        while merged := [m.start() for m in self._WORDS.finditer(text) if m.start() not in self._starts]:
+        while merged := [
+            m.start() for m in self._WORDS.finditer(text) if m.start() not in self._starts
+        ]:
             text = f"{text[: merged[0]]}| {text[merged[0] :]}"
             self._synthesise(text, voice)
         found = list(self._WORDS.finditer(text))

@@ -32,7 +32,8 @@ from qwen_audio_cli.tasks import COMMANDS, TASKS
 ROOT = Path(__file__).parent.parent
 WAV = ROOT / "examples" / "en-one-participant.wav"
 QWA = (sys.executable, "-m", "qwen_audio_cli")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name[:4] != "QWA_"}
+ENVIRONMENT |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
 
 Qwa = Callable[..., tuple[int, str, str]]
 
@@ -48,7 +49,8 @@ def qwa(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Qwa]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        patch.delenv("QWA_MODEL", raising=False)
+        for name in ("QWA_MODEL", "QWA_DEVICE"):
+            patch.delenv(name, raising=False)
         yield call
     LOG.handlers[:] = handlers
     LOG.setLevel(level)
@@ -331,7 +333,10 @@ def test_a_full_disk() -> None:
         done = subprocess.run(
             [*QWA, "schema"], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
         )
-    assert (done.returncode, done.stderr) == (Exit.IO_ERROR, "qwa: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        Exit.IO_ERROR,
+        "qwa: [Errno 28] No space left on device\n",
+    )
 
 
 def test_color_is_for_terminals_that_have_it() -> None:

@@ -59,9 +59,10 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(Exit.TERMINATED))
     code = run(sys.argv[1:])
     _flush_streams()
-    if threading.active_count() > 1:
-        # A run was broken off: a reader in native code, or one that holds standard input, would
-        # crash the interpreter's end. Every record is written already.
+    if code == Exit.INTERRUPTED or threading.active_count() > 1:
+        # Every record is written already, and the interpreter's end would go wrong: a reader in
+        # native code, or one that holds standard input, crashes it, and an interrupt that came
+        # within exec() (as of an import) makes it raise the signal in place of the exit code.
         os._exit(code)
     sys.exit(code)
 
@@ -80,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
         LOG.error("%s", error)
         return error.exit
     except OSError as error:
-        LOG.error("%s", error.strerror)
+        LOG.error("%s", error)
         return Exit.IO_ERROR
     except Exception as error:
         LOG.error("internal error: %s: %s (-v shows where)", type(error).__name__, error)

@@ -91,7 +91,7 @@ def causal_attention(
     of key heads (grouped-query attention). Gives [rows, heads, width]. A request's result depends
     on its own rows only: nothing is padded, so neighbours cannot change it.
     """
-    out = torch.empty_like(query)
+    out = torch.zeros_like(query)
     grouped = query.shape[1] != key.shape[1]
     for span in spans:
         keys, values = span.cache.append(

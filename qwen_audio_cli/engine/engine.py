@@ -32,6 +32,14 @@ from .scheduler import Budget, Scheduler
 K = TypeVar("K")
 R = TypeVar("R")
 
+ROWS = 4
+"""Rows of a step are filled up to a multiple of this.
+
+Matrix products of fewer rows add up in another order (seen with torch 2.13 on x86: float32 with up
+to 11 rows that are no multiple of 4, bfloat16 with a single one), so that a clip's scores would
+depend, in their last bits, on how many others share its steps.
+"""
+
 FORKS = 8
 """Continuations scored in one call: each holds a copy of its prefix's keys and values."""
 
@@ -162,15 +170,17 @@ class Engine(Generic[K, R]):
     def _forward(
         self, tokens: list[int], positions: list[int], spans: list[Span], rows: list[int]
     ) -> Tensor:
+        """Scores [len(rows), vocabulary] of a packed step, behind which the caches advance."""
+        spare = [0] * (-len(tokens) % ROWS)
         scores = self.model.forward(
-            torch.tensor(tokens, device=self.device),
-            torch.tensor(positions, device=self.device),
+            torch.tensor(tokens + spare, device=self.device),
+            torch.tensor(positions + spare, device=self.device),
             spans,
-            torch.tensor(rows, device=self.device),
+            torch.tensor(rows + rows[:1] * (-len(rows) % ROWS), device=self.device),
         )
         for span in spans:
             span.cache.advance(span.stop - span.start)
-        return scores
+        return scores[: len(rows)]
 
     def _read(self, number: int, running: _Running[K, R], scores: Tensor) -> None:
         """Take the scores behind a clip's last row to its next token, or end its request."""

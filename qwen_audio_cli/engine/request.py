@@ -105,4 +105,5 @@ class Model(Protocol):
         """Append packed `tokens` [n] to the caches of `spans`; scores [len(rows), vocabulary].
 
         The engine advances the caches afterwards. Scores are float32 and come for `rows` only.
+        Rows behind the last span belong to nobody: they fill the step up.
         """

@@ -26,7 +26,7 @@ from .base import ClipAnswer, Job, TimedWord
 from .checkpoint import Checkpoint
 from .quality import FINISH_FLAGS, compression_ratio
 from .whisper_model import WhisperModel
-from .word_times import group_words, token_frames
+from .word_times import group_words, token_onsets, word_frames
 
 WINDOW_SECONDS = 30.0
 FRAME_SECONDS = 2 * HOP / SAMPLE_RATE
@@ -210,14 +210,14 @@ class Whisper:
         if not generated.tokens or generated.alignment is None:
             return
         frames = max(1, math.ceil(seconds / FRAME_SECONDS))
-        first = token_frames(generated.alignment, prompt, frames)
-        for group in group_words(self._pieces(generated.tokens), spaced=language not in UNSPACED):
-            end = first[min(group.stop, len(first) - 1)]
+        onsets = token_onsets(generated.alignment, prompt, frames)
+        groups = group_words(self._pieces(generated.tokens), spaced=language not in UNSPACED)
+        for group, heard in zip(groups, word_frames(groups, onsets, ()), strict=True):
             logprobs = generated.logprobs[group.start : group.stop]
             yield TimedWord(
                 group.word,
-                min(float(first[group.start]) * FRAME_SECONDS, seconds),
-                min(float(end) * FRAME_SECONDS, seconds),
+                min(heard.start * FRAME_SECONDS, seconds),
+                min(heard.stop * FRAME_SECONDS, seconds),
                 math.exp(sum(logprobs) / len(logprobs)),
             )
 

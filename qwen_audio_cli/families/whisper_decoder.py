@@ -81,14 +81,14 @@ class Tail:
     hidden: Tensor
 
     @classmethod
-    def behind(cls, silence: AudioKeys, spans: Sequence[Span]) -> Tail:
-        """The tail for the packed rows of `spans`."""
+    def behind(cls, silence: AudioKeys, spans: Sequence[Span], rows: int) -> Tail:
+        """The tail for `rows` packed rows, those of `spans` first."""
         device = silence.layers[0][0].device
-        covered = [
-            _cache(span).audio.frames for span in spans for _ in range(span.start, span.stop)
-        ]
+        covered = torch.zeros(rows, 1, dtype=torch.long)
+        for span in spans:
+            covered[span.start : span.stop] = _cache(span).audio.frames
         frames = torch.arange(silence.frames, device=device)
-        return cls(silence, frames < torch.tensor(covered, device=device)[:, None])
+        return cls(silence, frames < covered.to(device))
 
 
 def _cache(span: Span) -> WhisperCache:
@@ -131,8 +131,8 @@ class CrossAttention(nn.Module):
         """[rows, width] to the same shape; rows attend to the audio of their span only."""
         query = self.query(x).unflatten(1, (self.heads, -1)).transpose(0, 1)
         query = query * query.shape[-1] ** -0.5
-        mixed = torch.empty(query.shape, device=x.device)
-        weight = torch.empty(*query.shape[:2], 1, device=x.device)
+        mixed = torch.zeros(query.shape, device=x.device)
+        weight = torch.zeros(*query.shape[:2], 1, device=x.device)
         for span in spans:
             rows = slice(span.start, span.stop)
             cache = _cache(span)

@@ -144,5 +144,5 @@ class WhisperModel(nn.Module):
         whole = self.encoder.config.positions
         tail = None
         if any(cast(WhisperCache, span.cache).audio.frames < whole for span in spans):
-            tail = Tail.behind(self._silent_window(), spans)
+            tail = Tail.behind(self._silent_window(), spans, len(tokens))
         return self.decoder.logits(self.decoder(tokens, positions, spans, tail)[rows])
