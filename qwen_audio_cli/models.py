@@ -68,6 +68,8 @@ def open_model(name: str, *, full_window: bool = False) -> Family:
 
         return Whisper(directory, label, full_window=full_window)
     if architecture == "QWenLMHeadModel":
+        if full_window:
+            raise UsageError(f"{label}: --full-window is for Whisper; this model hears clips alone")
         from .families.qwen_audio import QwenAudio
 
         return QwenAudio(directory, label)

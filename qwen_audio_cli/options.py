@@ -117,7 +117,7 @@ class Options:
                 "tags": str(self.tag_sequence(command)),
                 "labels": self.chosen_labels(task),
                 "temperature": self.temperature,
-                "seed": self.seed if self.temperature else 0,
+                "seed": self.seed,
                 "max_tokens": self.max_tokens,
                 "vad": self.vad and task.speech,
                 "top_k": self.top_k,

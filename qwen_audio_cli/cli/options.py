@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 from typer import Argument, Context, Option
 
+from ..api import Qwa
 from ..errors import UsageError
 from ..languages import LANGUAGES
 from ..models import MODELS
@@ -178,10 +179,10 @@ class RunOptions:
     ] = "auto"
     batch: Annotated[
         int, Option("--batch", metavar="COUNT", min=1, help="Clips to answer at once.")
-    ] = 8
+    ] = Qwa.batch
     workers: Annotated[
         int, Option("--workers", metavar="COUNT", min=1, help="Threads that decode audio.")
-    ] = 2
+    ] = Qwa.workers
     full_window: Annotated[
         bool,
         Option("--full-window", help="Encode each clip at the model's whole window: slower."),

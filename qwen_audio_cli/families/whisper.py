@@ -105,7 +105,15 @@ class Whisper:
             raise UsageError(f"{self.label} has no task <|{tags.task}|>")
         if tags.audio_language not in (None, *self._languages):
             raise UsageError(f"{self.label} does not know the language '{tags.audio_language}'")
-        if job.task.name == "language" and not self._languages.keys() & set(job.labels):
+        if job.task.name == "language":
+            self._check_language_task(job)
+
+    def _check_language_task(self, job: Job) -> None:
+        if job.tags.audio_language is not None:
+            raise UsageError("the language is what 'language' asks for: it cannot be given")
+        if not job.labels:
+            raise UsageError(f"{self.label} scores languages, it does not write them")
+        if not self._languages.keys() & set(job.labels):
             raise UsageError(f"{self.label} knows none of these languages")
 
     def features(self, samples: NDArray[np.float32]) -> Tensor:
