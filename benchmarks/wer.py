@@ -137,7 +137,7 @@ def main() -> None:
         for column in texts.keys() - {REFERENCE}:
             show_differences(column, sets, plain)
     spelling = spelling_table() is not None
-    if not spelling:
+    if "en" in sets and not spelling:
         print("openai-whisper is not installed: English spellings were not made alike")
     about = {"number": options.number, "seed": options.seed, "spelling_table": spelling}
     told = {"language_told": options.tell_language}

@@ -20,6 +20,7 @@ from ..errors import NoInputError, UsageError
 from ..exits import Exit
 from ..options import Options
 from ..records import ErrorRecord
+from ..sinks import Sink
 from ..sinks.journal import Journal
 from ..sinks.jsonl import JsonlSink
 from .console import LOG, Progress, configure
@@ -108,7 +109,7 @@ def _guard(sources: Iterator[Source], how: RunOptions) -> Iterator[Source]:
 def _answer(
     answering: Answering,
     sources: Iterator[Source],
-    sink: JsonlSink,
+    sink: Sink,
     journal: Journal,
     failing: frozenset[str],
 ) -> Exit:

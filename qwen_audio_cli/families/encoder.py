@@ -20,8 +20,8 @@ class EncoderConfig:
     positions: int = 1500
 
 
-class SelfAttention(nn.Module):
-    """Bidirectional multi-head attention; its key projection has no bias (Whisper)."""
+class Attention(nn.Module):
+    """The projections of Whisper's attention, of which the key's has no bias."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -30,6 +30,10 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
+
+
+class SelfAttention(Attention):
+    """Bidirectional self-attention."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, frames, width] to the same shape."""

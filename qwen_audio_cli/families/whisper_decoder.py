@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.cache import CacheShape, KVCache, Span, causal_attention
+from .encoder import Attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +104,13 @@ def _weigh(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     return mixed.float(), scores.logsumexp(-1, keepdim=True)
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Attention):
     """Attention of text rows over their own request's audio and the silence behind it.
 
     The silence is the same for all rows, so its keys are read once for a whole step and not once a
     row: this is what decoding many short clips on a CPU would otherwise spend its time on. The two
     parts are joined by their normalisers, which gives the softmax over both.
     """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
 
     def project(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of [frames, width]: two of [heads, frames, head width]."""
@@ -151,16 +144,8 @@ class CrossAttention(nn.Module):
         return attended
 
 
-class TextAttention(nn.Module):
-    """Causal self-attention; its key projection has no bias (Whisper)."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+class TextAttention(Attention):
+    """Causal self-attention."""
 
     def forward(self, x: Tensor, spans: Sequence[Span], layer: int) -> Tensor:
         """[rows, width] to the same shape."""
