@@ -19,6 +19,18 @@ INDEX = "model.safetensors.index.json"
 SCALE = "_scale"  # name suffix of the row scales that stand beside int8 matrices
 
 
+def blank_embedding(rows: int, width: int) -> nn.Embedding:
+    """An embedding that a checkpoint is to fill.
+
+    The constructor of nn.Embedding draws its values from a normal distribution, for which, on the
+    meta device, torch imports its compiler: more than a second of a cold start.
+    """
+    blank: nn.Embedding = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
+        torch.empty(rows, width)
+    )
+    return blank
+
+
 class Checkpoint:
     """A directory in the Hugging Face layout: `config.json` and safetensors, in one file or shards.
 

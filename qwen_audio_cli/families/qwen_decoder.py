@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ..engine.cache import Span, causal_attention
+from .checkpoint import blank_embedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class QwenDecoder(nn.Module):
     def __init__(self, config: QwenConfig) -> None:
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(config.vocabulary, config.width)
+        self.wte = blank_embedding(config.vocabulary, config.width)
         self.h = nn.ModuleList(QwenBlock(config) for _ in range(config.layers))
         self.ln_f = RMSNorm(config.width, config.eps)
         if not config.tied:

@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool1d
 from ..audio.features import HOP
 from ..engine.cache import CacheShape, KVCache, Span
 from ..errors import ConfigError
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, blank_embedding
 from .encoder import AudioEncoder, EncoderConfig
 from .qwen_decoder import QwenConfig, QwenDecoder
 
@@ -93,7 +93,7 @@ class AudioTower(AudioEncoder):
     def __init__(self, config: EncoderConfig, width: int) -> None:
         super().__init__(config)
         self.proj = nn.Linear(config.width, width)
-        self.audio_bos_eos_token = nn.Embedding(2, width)
+        self.audio_bos_eos_token = blank_embedding(2, width)
 
     def rows(self, mel: Tensor) -> Tensor:
         """[batch, mels, frames] to [batch, audio_rows(frames) + 2, width], begin and end included.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.cache import CacheShape, KVCache, Span, causal_attention
+from .checkpoint import blank_embedding
 from .encoder import Attention
 
 
@@ -185,7 +186,7 @@ class WhisperDecoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocabulary, config.width)
+        self.token_embedding = blank_embedding(config.vocabulary, config.width)
         self.positional_embedding = nn.Parameter(torch.empty(config.positions, config.width))
         self.blocks = nn.ModuleList(
             DecoderBlock(config.width, config.heads) for _ in range(config.layers)
