@@ -40,9 +40,9 @@ LEAD, TAIL = 0.4, 0.3
 
 VOICES = {
     "en": ("gmw/en-US", "gmw/en-GB-x-rp", "gmw/en-US+f3"),
-    "fr": ("roa/fr",),
-    "es": ("roa/es",),
-    "de": ("gmw/de",),
+    "fr": ("roa/fr+klatt4",),
+    "es": ("roa/es+klatt4",),
+    "de": ("gmw/de+m3",),
 }
 SENTENCES = {
     "en": """\

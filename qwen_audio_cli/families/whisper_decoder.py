@@ -56,7 +56,8 @@ class WhisperCache(KVCache):
         super().__init__(shape, capacity)
         self.audio = audio
         self.watched = watched or {}
-        self.attention: dict[int, list[Tensor]] = {layer: [] for layer in self.watched}
+        # By layer and position, so that a step that is computed again counts once.
+        self.attention: dict[int, dict[int, Tensor]] = {layer: {} for layer in self.watched}
 
     def fork(self, room: int) -> WhisperCache:
         """A copy with room for `room` more positions, over the same audio."""
@@ -68,7 +69,9 @@ class WhisperCache(KVCache):
         """Attention of the watched heads: [heads, tokens fed, frames of the clip]."""
         if not self.watched:
             return None
-        return torch.cat([torch.cat(steps, dim=1) for steps in self.attention.values()])
+        return torch.cat(
+            [torch.cat(list(rows.values()), dim=1) for rows in self.attention.values()]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,7 +137,7 @@ class CrossAttention(Attention):
             scores = query[:, rows] @ keys.transpose(1, 2)
             mixed[:, rows], weight[:, rows] = _weigh(scores, values)
             if heads := cache.watched.get(layer):
-                cache.attention[layer].append(scores[heads].softmax(-1))
+                cache.attention[layer][cache.length] = scores[heads].softmax(-1)
         if tail is not None:
             keys, values = tail.keys.layers[layer]
             scores = (query @ keys.transpose(1, 2)).masked_fill(tail.hidden, -1e30)
