@@ -111,7 +111,7 @@ def test_every_clip_gets_its_own_answer_within_the_budget(
     scripts: list[list[int]], seats: int, frames: int
 ) -> None:
     model = ScriptedModel()
-    engine: Engine[int, Any] = Engine(model, CPU, Budget(seats, frames))
+    engine: Engine[int, Any] = Engine(model, CPU, Budget(seats, encoder_frames=frames))
     found = run(engine, scripts)
     assert [found[key].result.tokens for key in range(len(scripts))] == scripts
     assert model.most_seats <= seats
@@ -236,11 +236,33 @@ def test_loops_are_told_from_what_people_repeat() -> None:
 
 
 def test_the_scheduler_is_fair_and_lets_a_large_clip_through() -> None:
-    scheduler = Scheduler(Budget(seats=3, encoder_frames=100))
+    scheduler = Scheduler(Budget(seats=3, held_frames=160, encoder_frames=100))
     for number, frames in enumerate((900, 40, 50, 60, 10)):
-        scheduler.add(number, (frames,))
+        scheduler.add(number, frames)
     assert scheduler.admit() == [0]  # over the budget, so alone
-    assert scheduler.admit() == [1, 2]
-    assert scheduler.admit() == [] and not scheduler.hungry
+    assert scheduler.admit() == []
+    scheduler.release(0)
+    assert scheduler.admit() == [1, 2]  # as many as one round of encoding takes
+    assert scheduler.admit() == [3] and scheduler.admit() == []
     scheduler.release(1)
-    assert scheduler.admit() == [3]
+    assert scheduler.admit() == [4] and not scheduler.hungry
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 4), st.integers(1, 90))
+def test_the_scheduler_keeps_to_its_budget_and_starves_nobody(
+    lengths: list[int], seats: int, held: int
+) -> None:
+    scheduler = Scheduler(Budget(seats, held, encoder_frames=60))
+    for number, frames in enumerate(lengths):
+        scheduler.add(number, frames)
+    seated: list[int] = []
+    order: list[int] = []
+    while not scheduler.idle:
+        admitted = scheduler.admit()
+        seated += admitted
+        order += admitted
+        assert len(seated) <= seats
+        assert len(seated) == 1 or sum(lengths[number] for number in seated) <= held
+        assert len(admitted) <= 1 or sum(lengths[number] for number in admitted) <= 60
+        scheduler.release(seated.pop(0))
+    assert order == list(range(len(lengths))) and scheduler.hungry

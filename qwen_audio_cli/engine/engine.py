@@ -100,8 +100,8 @@ class Engine(Generic[K, R]):
         """Take on a work; `turn` will give its outcome."""
         number = next(self._numbers)
         self._arriving[number] = work
-        frames = tuple(0 if a.features is None else a.features.shape[-1] for a in work.audios)
-        self.scheduler.add(number, frames)
+        features = [audio.features for audio in work.audios]
+        self.scheduler.add(number, sum(0 if f is None else f.shape[-1] for f in features))
 
     @torch.inference_mode()
     def turn(self) -> list[Done[K, R]]:

@@ -8,26 +8,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What may be in work at once.
+    """What may be in work at once; a single clip is always let through.
 
-    `seats` bounds the clips whose audio is held and whose answers grow; `encoder_frames` the mel
-    frames of one encoder call (a single clip is always let through).
+    `seats` bounds the clips whose answers grow, `held_frames` the mel frames (10 ms) of the clips
+    whose audio is held for them, which is what memory goes to, and `encoder_frames` those that one
+    round of encoding takes up, which is how long the other clips wait.
     """
 
-    seats: int = 8
+    seats: int = 16
+    held_frames: int = 24_000
     encoder_frames: int = 6_000
 
 
 class Scheduler:
-    """Admits waiting clips, in order, while there are seats.
+    """Admits waiting clips, in order, while the budget allows.
 
-    A clip is known by its number and the `frames` of each of its audios.
+    A clip is known by its number and the mel `frames` of its audio.
     """
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self._waiting: deque[tuple[int, tuple[int, ...]]] = deque()
-        self._seated: set[int] = set()
+        self._waiting: deque[tuple[int, int]] = deque()
+        self._seated: dict[int, int] = {}
 
     @property
     def idle(self) -> bool:
@@ -36,27 +38,35 @@ class Scheduler:
 
     @property
     def hungry(self) -> bool:
-        """A further clip would find a seat at once."""
-        return len(self._waiting) + len(self._seated) < self.budget.seats
+        """A further clip might soon find a seat."""
+        frames = sum(frames for _, frames in self._waiting) + sum(self._seated.values())
+        clips = len(self._waiting) + len(self._seated)
+        return clips < self.budget.seats and frames < self.budget.held_frames
 
-    def add(self, number: int, frames: tuple[int, ...]) -> None:
+    def add(self, number: int, frames: int) -> None:
         """Let a clip wait for a seat."""
         self._waiting.append((number, frames))
 
     def admit(self) -> list[int]:
-        """Seat what fits and give the numbers; the frames of one round stay within the budget."""
+        """Seat what fits and give the numbers."""
         admitted: list[int] = []
-        frames = 0
-        while self._waiting and len(self._seated) < self.budget.seats:
-            number, lengths = self._waiting[0]
-            frames += sum(lengths)
-            if admitted and frames > self.budget.encoder_frames:
-                break
-            self._waiting.popleft()
-            self._seated.add(number)
+        taken = 0
+        while self._waiting and self._fits(self._waiting[0][1], taken):
+            number, frames = self._waiting.popleft()
+            self._seated[number] = frames
             admitted.append(number)
+            taken += frames
         return admitted
 
     def release(self, number: int) -> None:
         """Free the seat of a clip that is done."""
-        self._seated.remove(number)
+        del self._seated[number]
+
+    def _fits(self, frames: int, taken: int) -> bool:
+        """Whether a clip may come in, in a round that has taken up `taken` frames so far."""
+        budget = self.budget
+        return not self._seated or (
+            len(self._seated) < budget.seats
+            and sum(self._seated.values()) + frames <= budget.held_frames
+            and (not taken or taken + frames <= budget.encoder_frames)
+        )
