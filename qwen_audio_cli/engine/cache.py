@@ -62,8 +62,8 @@ class KVCache:
         self._values[:, :, : other.length] = other._values[:, :, : other.length]
         self.length = other.length
 
-    def alignment(self) -> Tensor | None:
-        """What word times are read from: [heads, tokens fed, frames]; None where none is kept."""
+    def alignment(self) -> object | None:
+        """What the family keeps for word times, opaque to the engine; None where none is kept."""
         return None
 
     def fork(self, room: int) -> KVCache:

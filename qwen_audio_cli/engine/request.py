@@ -52,8 +52,8 @@ class Generated:
     tokens: list[int]
     logprobs: list[float]
     finish: FinishReason
-    alignment: Tensor | None = None
-    """With `watch`: attention of the alignment heads, [heads, tokens fed, frames]."""
+    alignment: object | None = None
+    """With `watch`: what the request's cache kept for word times."""
 
     @property
     def avg_logprob(self) -> float:

@@ -25,8 +25,9 @@ from ..languages import LANGUAGES, UNSPACED
 from .base import ClipAnswer, Job, TimedWord
 from .checkpoint import Checkpoint
 from .quality import FINISH_FLAGS, compression_ratio
+from .whisper_decoder import Alignment
 from .whisper_model import WhisperModel
-from .word_times import group_words, token_onsets, word_frames
+from .word_times import find_pauses, group_words, token_onsets, word_frames
 
 WINDOW_SECONDS = 30.0
 FRAME_SECONDS = 2 * HOP / SAMPLE_RATE
@@ -215,12 +216,15 @@ class Whisper:
         self, generated: Generated, prompt: int, language: str, seconds: float
     ) -> Iterator[TimedWord]:
         """Words with times in seconds from the clip's begin and the mean of their tokens."""
-        if not generated.tokens or generated.alignment is None:
+        if not generated.tokens:
             return
+        alignment = generated.alignment
+        assert isinstance(alignment, Alignment)
         frames = max(1, math.ceil(seconds / FRAME_SECONDS))
-        onsets = token_onsets(generated.alignment, prompt, frames)
+        onsets = token_onsets(alignment.attention, prompt, frames)
+        pauses = find_pauses(alignment.level[:frames].cpu().numpy())
         groups = group_words(self._pieces(generated.tokens), spaced=language not in UNSPACED)
-        for group, heard in zip(groups, word_frames(groups, onsets, ()), strict=True):
+        for group, heard in zip(groups, word_frames(groups, onsets, pauses), strict=True):
             logprobs = generated.logprobs[group.start : group.stop]
             yield TimedWord(
                 group.word,

@@ -27,14 +27,30 @@ class DecoderConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioKeys:
-    """A decoder's keys and values of audio, by layer, each [heads, frames, head width]."""
+    """A decoder's keys and values of audio, by layer, each [heads, frames, head width].
+
+    `level` [frames] is how loud the frames are (`word_times.frame_levels`).
+    """
 
     layers: Sequence[tuple[Tensor, Tensor]]
+    level: Tensor
 
     @property
     def frames(self) -> int:
         """How many frames of 20 ms there are."""
         return self.layers[0][0].shape[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """What word times are read from.
+
+    `attention` [heads, tokens fed, frames] is that of the watched heads, `level` [frames] how loud
+    the clip's frames are.
+    """
+
+    attention: Tensor
+    level: Tensor
 
 
 class WhisperCache(KVCache):
@@ -65,13 +81,12 @@ class WhisperCache(KVCache):
         copy.adopt(self)
         return copy
 
-    def alignment(self) -> Tensor | None:
-        """Attention of the watched heads: [heads, tokens fed, frames of the clip]."""
+    def alignment(self) -> Alignment | None:
+        """What the watched heads looked at, where there are any."""
         if not self.watched:
             return None
-        return torch.cat(
-            [torch.cat(list(rows.values()), dim=1) for rows in self.attention.values()]
-        )
+        rows = [torch.cat(list(steps.values()), dim=1) for steps in self.attention.values()]
+        return Alignment(torch.cat(rows), self.audio.level)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

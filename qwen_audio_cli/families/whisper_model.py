@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from .checkpoint import Checkpoint
 from .encoder import AudioEncoder, EncoderConfig
 from .whisper_decoder import AudioKeys, DecoderConfig, Tail, WhisperCache, WhisperDecoder
+from .word_times import frame_levels
 
 SILENT_MEL = -1.5
 """Every bin of the log-mel features of digital silence: (log10(1e-10) + 4) / 4."""
@@ -114,10 +115,10 @@ class WhisperModel(nn.Module):
     def encode(self, features: Tensor) -> list[AudioKeys]:
         """Per clip of [batch, mels, frames] the decoder's keys and values of it."""
         hidden = self.encoder.ln_post(self.encoder(features.to(self._dtype)))
-        return [self._keys(clip) for clip in hidden]
-
-    def _keys(self, hidden: Tensor) -> AudioKeys:
-        return AudioKeys([block.cross_attn.project(hidden) for block in self.decoder.layers])
+        return [
+            AudioKeys([block.cross_attn.project(clip) for block in self.decoder.layers], level)
+            for clip, level in zip(hidden, frame_levels(features), strict=True)
+        ]
 
     def _silent_window(self) -> AudioKeys:
         """The keys and values of a window of digital silence."""
