@@ -185,7 +185,8 @@ def measure(systems: dict[str, Recogniser], spoken: Sequence[Utterance]) -> dict
                 ):
                     pairs.setdefault(part, []).extend(its_pairs)
                     words[part] = words.get(part, 0) + its_words
-            parts = {part: figures(pairs[part], words[part]) for part in pairs}
+            order = [*SENTENCES, "all", "before a pause"]
+            parts = {part: figures(pairs[part], words[part]) for part in order}
             for part, result in parts.items():
                 show(system, part, result)
             report[system] = parts

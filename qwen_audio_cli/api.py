@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from .families.base import Family
 
+MOST_WORKERS = 256
+
 Name = str | os.PathLike[str]
 """What names a source: a file, a directory, a glob, or `-`."""
 
@@ -60,8 +62,10 @@ class Qwa:
     _families: dict[str, Family] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.workers < 1:
-            raise UsageError("batch and workers must be at least 1")
+        if self.batch < 1:
+            raise UsageError("batch must be at least 1")
+        if not 1 <= self.workers <= MOST_WORKERS:
+            raise UsageError(f"workers must be between 1 and {MOST_WORKERS}")
 
     def transcribe(
         self, sources: Name | Iterable[Name], *, recursive: bool = False, **options: Any
@@ -177,8 +181,8 @@ def _device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"the device '{name}' is not available: {reason}") from error
     return device

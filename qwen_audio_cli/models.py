@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +82,7 @@ def _locate(name: str) -> tuple[Path, str]:
     aliases = {card.alias: card for card in MODELS}
     card = aliases.get(name)
     path = Path(name).expanduser()
-    if card is None and ("/" in name or path.is_dir()):
+    if card is None and ("/" in name or os.path.isdir(path)):  # noqa: PTH112 - never raises
         return path, path.resolve().name
     if card is None:
         near = difflib.get_close_matches(name, aliases, n=3, cutoff=0.5) or list(aliases)
@@ -94,12 +95,14 @@ def _locate(name: str) -> tuple[Path, str]:
 
 
 def _architecture(directory: Path) -> str | None:
-    if not directory.is_dir():
-        raise ModelError(f"{directory}: no such model directory")
     try:
+        if not directory.is_dir():
+            raise ModelError(f"{directory}: no such model directory")
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         return str(config["architectures"][0])
     except FileNotFoundError:
         raise ConfigError(f"{directory}: no model checkpoint (config.json is missing)") from None
+    except PermissionError as error:
+        raise ModelError(f"{directory}: cannot be read: {error.strerror}") from error
     except (OSError, ValueError, LookupError, TypeError):
         raise ConfigError(f"{directory}/config.json: does not name its architecture") from None

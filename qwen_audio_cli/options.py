@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 from .errors import UsageError
@@ -12,6 +11,19 @@ from .tags import TagSequence, neutralise, text_language
 from .tasks import Task, find
 
 _SCORED = ("labels", "top_k", "threshold")
+
+
+LEAST_TEMPERATURE = 0.01
+MOST_TEMPERATURE = 10.0
+
+
+def _is_text(text: str) -> bool:
+    """Whether UTF-8 can hold it; bytes of the command line that are no text cannot be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +53,13 @@ class Options:
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise UsageError("the temperature is a number from 0 up")
+        if self.temperature and not LEAST_TEMPERATURE <= self.temperature <= MOST_TEMPERATURE:
+            raise UsageError(
+                f"the temperature is 0, or from {LEAST_TEMPERATURE} to {MOST_TEMPERATURE}"
+            )
+        for name in ("question", "tags"):
+            if not _is_text(getattr(self, name) or ""):
+                raise UsageError(f"the {name}: not text in any encoding")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError("max-tokens must be at least 1")
         if self.top_k is not None and self.top_k < 1:
@@ -98,6 +115,8 @@ class Options:
             return ()
         self._refuse("labels are scored, nothing is written", "temperature", "seed", "max_tokens")
         labels = self.labels or task.labels
+        if task.name == "language":
+            labels = tuple(map(resolve, labels))
         if not labels:
             raise UsageError(f"'{task.name}' needs labels (--labels)")
         return tuple(dict.fromkeys(labels))

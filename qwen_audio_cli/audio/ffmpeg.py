@@ -140,5 +140,8 @@ def _take_frames(buffer: bytearray, channels: int) -> NDArray[np.float32]:
 
 def _reason(messages: bytearray) -> str:
     """The last two lines of the program's messages: often the cause and the consequence."""
-    lines = messages.decode(errors="replace").strip().splitlines() or ["no message"]
+    text = messages.decode(errors="replace")
+    if "matches no streams" in text:
+        return "it has no audio track"
+    lines = text.strip().splitlines() or ["no message"]
     return "; ".join(_ORIGIN.sub("", line) for line in lines[-2:])

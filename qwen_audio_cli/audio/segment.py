@@ -30,8 +30,12 @@ SILENCE = SAMPLE_RATE // 10
 PADDING = 3 * SAMPLE_RATE // 10
 """Samples kept before and after speech."""
 
-LARGEST_GAP = 2 * SAMPLE_RATE
-"""Stretches of speech that are further apart (in samples) do not share a clip."""
+LARGEST_GAP = 2 * PADDING
+"""Stretches of speech that are further apart (in samples) do not share a clip.
+
+Across a longer pause Whisper tends to write one side only: the later sentence where the language
+changes, a repeated one once. Word error rates on prompts are the same from 0.5 to 2 s here.
+"""
 
 SEARCH = 2 * SAMPLE_RATE
 """Samples at the end of a window in which sound without speech is cut."""

@@ -86,7 +86,7 @@ def _expand(
 
 
 def _expand_path(path: str, recursive: bool) -> Iterator[Source]:
-    files = _search(path, recursive) if Path(path).is_dir() else (path,)
+    files = _search(path, recursive) if os.path.isdir(path) else (path,)  # noqa: PTH112 - says no where Path raises
     for file in files:
         yield Source(file, Path(file))
 
@@ -199,7 +199,7 @@ def _match(base: str, parts: list[str], recursive: bool) -> Iterator[str]:
     for path in paths:
         if rest:
             yield from _match(path, rest, recursive)
-        elif not Path(path).is_dir():
+        elif not os.path.isdir(path):  # noqa: PTH112 - says no where Path raises
             yield path
         elif recursive:
             yield from _search(path, recursive)

@@ -73,7 +73,7 @@ def _expand(words: Sequence[str], how: RunOptions) -> Iterator[Source]:
     )
     first = next(sources, None)
     if first is None:
-        deeper = not how.recursive and any(Path(word).is_dir() for word in words)
+        deeper = not how.recursive and any(map(os.path.isdir, words))
         raise NoInputError("no input matched" + (" (-r searches deeper)" if deeper else ""))
     return chain([first], sources)
 

@@ -7,8 +7,10 @@ answers of a clip do not depend on which others share its steps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Generic, TypeVar
 
 import torch
@@ -218,6 +220,8 @@ class Engine(Generic[K, R]):
             tails = self._continue(running.cache, [request.continuations[i] for i in chunk])
             for index, tail in zip(chunk, tails, strict=True):
                 logprobs[index].extend(tail)
+        if not all(map(math.isfinite, chain.from_iterable(logprobs))):
+            raise ArithmeticError("the model's scores are not finite")
         return Scored(logprobs)
 
     def _continue(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ def pick(scores: Tensor, request: Generate, position: int) -> tuple[int, float]:
     """The next token and its log-probability, from [vocabulary] scores at `position`.
 
     The log-probability is that of the scores with the request's bias, at temperature 1, as
-    openai/whisper counts it.
+    openai/whisper counts it. Raises ArithmeticError for scores that are no finite numbers.
     """
     bias = request.first_bias if position == 0 and request.first_bias is not None else request.bias
     if bias is not None:
@@ -27,7 +29,10 @@ def pick(scores: Tensor, request: Generate, position: int) -> tuple[int, float]:
         token = int((scores / request.temperature + noise).argmax())
     else:
         token = int(scores.argmax())
-    return token, float(scores[token] - scores.logsumexp(-1))
+    logprob = float(scores[token] - scores.logsumexp(-1))
+    if not math.isfinite(logprob):
+        raise ArithmeticError("the model's scores are not finite")
+    return token, logprob
 
 
 def loops(tokens: list[int]) -> bool:

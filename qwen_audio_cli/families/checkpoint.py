@@ -63,7 +63,10 @@ class Checkpoint:
     def shards(self) -> list[Path]:
         """The safetensors files, in order; all of them exist."""
         if (self.directory / INDEX).exists():
-            names = sorted(set(self.json(INDEX).get("weight_map", {}).values()))
+            weights = self.json(INDEX).get("weight_map")
+            if not isinstance(weights, dict):
+                raise ConfigError(f"{self.directory / INDEX}: does not name the weights' files")
+            names = sorted({str(name) for name in weights.values()})
             shards = [self.directory / name for name in names]
         else:
             shards = sorted(self.directory.glob("*.safetensors"))
@@ -81,9 +84,14 @@ class Checkpoint:
 
         The digest covers the configurations and every shard's header and size, not each value.
         """
-        with safe_open(self.shards[0], "pt") as shard:
-            if mark := (shard.metadata() or {}).get("revision"):
-                return str(mark)
+        first = self.shards[0]
+        try:
+            with safe_open(first, "pt") as shard:
+                mark = (shard.metadata() or {}).get("revision")
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"{first}: {error}") from error
+        if mark:
+            return str(mark)
         if self.directory.parent.name == "snapshots":
             return self.directory.name[:12]
         digest = hashlib.sha256()

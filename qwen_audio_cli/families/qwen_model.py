@@ -58,6 +58,8 @@ def geometry(checkpoint: Checkpoint) -> tuple[EncoderConfig, QwenConfig]:
         return _encoder_config(audio), _decoder_config(config)
     except KeyError as missing:
         raise ConfigError(f"{where}: config.json has no {missing}") from None
+    except TypeError as error:
+        raise ConfigError(f"{where}: config.json: {error}") from None
 
 
 def _encoder_config(audio: Mapping[str, Any]) -> EncoderConfig:

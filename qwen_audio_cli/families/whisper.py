@@ -106,6 +106,8 @@ class Whisper:
             raise UsageError(f"{self.label} has no task <|{tags.task}|>")
         if tags.audio_language not in (None, *self._languages):
             raise UsageError(f"{self.label} does not know the language '{tags.audio_language}'")
+        if tags.task == "transcribe" and tags.text_language != tags.audio_language:
+            raise UsageError(f"{self.label} writes speech down in its own language")
         if job.task.name == "language":
             self._check_language_task(job)
 
@@ -114,8 +116,9 @@ class Whisper:
             raise UsageError("the language is what 'language' asks for: it cannot be given")
         if not job.labels:
             raise UsageError(f"{self.label} scores languages, it does not write them")
-        if not self._languages.keys() & set(job.labels):
-            raise UsageError(f"{self.label} knows none of these languages")
+        unknown = [label for label in job.labels if label not in self._languages]
+        if unknown and job.labels != job.task.labels:
+            raise UsageError(f"{self.label} does not know the language '{unknown[0]}'")
 
     def features(self, samples: NDArray[np.float32]) -> Tensor:
         """Log-mel features [mels, frames] of a clip, as long as it needs to be encoded."""

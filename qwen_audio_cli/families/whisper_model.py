@@ -70,6 +70,8 @@ def _geometry(config: dict[str, Any], where: str) -> tuple[EncoderConfig, Decode
         )
     except KeyError as missing:
         raise ConfigError(f"{where}: config.json has no {missing}") from None
+    except TypeError as error:
+        raise ConfigError(f"{where}: config.json: {error}") from None
 
 
 class WhisperModel(nn.Module):
