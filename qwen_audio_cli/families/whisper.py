@@ -156,7 +156,10 @@ class Whisper:
         return self._start, self._languages[language], task, self._no_timestamps
 
     def _generate(self, job: Job, prompt: tuple[int, ...]) -> Dialogue[Generated]:
-        """The first answer that passes Whisper's thresholds, or else the last."""
+        """The first answer that passes Whisper's thresholds, or else the likeliest of all.
+
+        openai/whisper then keeps the last, sampled at temperature 1: often a long invention.
+        """
         request = Generate(
             prompt=prompt,
             longest=min(job.longest or self._longest, self._longest),
@@ -167,18 +170,16 @@ class Whisper:
             watch=job.tags.timestamps,
         )
         temperatures = (job.temperature,) if job.temperature else TEMPERATURES
+        tried: list[tuple[bool, float, Generated]] = []
         for temperature in temperatures:
             answer = yield replace(request, temperature=temperature)
             assert isinstance(answer, Generated)
-            generated = answer
-            text = self._tokenizer.decode(generated.tokens)
-            if (
-                generated.finish == "stop"
-                and compression_ratio(text) <= COMPRESSION_RATIO
-                and generated.avg_logprob >= AVG_LOGPROB
-            ):
-                break
-        return generated
+            ratio = compression_ratio(self._tokenizer.decode(answer.tokens))
+            sound = answer.finish == "stop" and ratio <= COMPRESSION_RATIO
+            if sound and answer.avg_logprob >= AVG_LOGPROB:
+                return answer
+            tried.append((sound, answer.avg_logprob, answer))
+        return max(tried, key=lambda one: one[:2])[2]
 
     def _read(
         self,
