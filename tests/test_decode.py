@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from qwen_audio_cli.audio import SAMPLE_RATE, decode
-from qwen_audio_cli.audio.decode import Audio, probe
+from qwen_audio_cli.audio.decode import Audio
 from qwen_audio_cli.audio.sources import Source
 from qwen_audio_cli.errors import InputError
 
@@ -92,7 +92,6 @@ def test_lossless_formats_give_the_samples_themselves(tmp_path: Path, suffix: st
     path = tmp_path / f"x.{suffix}"
     subprocess.run(["sox", WAV, path], check=True)
     np.testing.assert_array_equal(samples_of(path), stored(WAV))
-    assert probe(source(path)) == len(stored(WAV)) / SAMPLE_RATE
 
 
 @needs_ffmpeg
@@ -118,7 +117,6 @@ def test_other_formats_are_read_by_ffmpeg(tmp_path: Path, suffix: str) -> None:
     assert abs(len(samples) - len(expected)) <= 1
     shared = min(len(samples), len(expected))
     assert np.corrcoef(samples[:shared], expected[:shared])[0, 1] > 0.999
-    assert probe(source(path)) is None
 
 
 @needs_ffmpeg
@@ -279,7 +277,6 @@ def test_no_audio_at_all(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.wav"
     path.write_bytes(content)
     assert refusal(path).code == "unsupported"
-    assert probe(source(path)) is None
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

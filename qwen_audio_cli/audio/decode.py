@@ -107,19 +107,6 @@ class Audio:
             yield rate, block.mean(axis=1) if channels > 1 else block[:, 0]
 
 
-def probe(source: Source) -> float | None:
-    """Length in seconds as the header tells it, None where only decoding could tell.
-
-    Raises `InputError` as `open_source` does.
-    """
-    with open_source(source) as file:
-        sound = _open_sound(file)
-        if sound is None:
-            return None
-        with sound:
-            return _claimed_frames(sound) / sound.samplerate or None
-
-
 def _resample(blocks: Iterator[tuple[int, Samples]]) -> Iterator[Samples]:
     """Bring blocks to 16 kHz; their total length is the exact one, rounded."""
     stream = None
