@@ -16,7 +16,7 @@ class Budget:
     """
 
     seats: int = 16
-    held_frames: int = 24_000
+    held_frames: int = 15_000
     encoder_frames: int = 6_000
 
 
