@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,17 +14,17 @@ from conftest import CPU, recording
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qwen_audio_cli.engine.cache import Span
 from qwen_audio_cli.engine.engine import Engine, Work
 from qwen_audio_cli.engine.request import AudioInput, Dialogue, Generate, Generated
 from qwen_audio_cli.engine.scheduler import Budget
 from qwen_audio_cli.families.base import ClipAnswer, Job
 from qwen_audio_cli.families.qwen_audio import QwenAudio
-from qwen_audio_cli.families.qwen_model import QwenAudioModel, audio_rows, mel_frames
+from qwen_audio_cli.families.qwen_model import audio_rows, mel_frames
 from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt, chat_prompt
 from qwen_audio_cli.tasks import TASKS
 
 pytest.importorskip("transformers", reason="transformers, the reference, is not installed")
+from packed import prompt_scores
 from qwen_audio_reference import Reference
 
 Samples = NDArray[np.float32]
@@ -66,21 +66,9 @@ def prompt(family: QwenAudio, samples: Samples, task: str = "asr") -> list[int]:
     return base_prompt(family.tokenizer, span, tags, TASKS[task])
 
 
-def forward(
-    model: QwenAudioModel, prompts: Sequence[Sequence[int]], memories: Sequence[Sequence[Tensor]]
-) -> list[Tensor]:
-    """Scores of every position of prompts that go through one packed step."""
-    spans, tokens, positions = [], [], []
-    for ids, memory in zip(prompts, memories, strict=True):
-        spans.append(Span(len(tokens), len(tokens) + len(ids), model.open(memory, len(ids), False)))
-        tokens += ids
-        positions += range(len(ids))
-    scores = model(torch.tensor(tokens), torch.tensor(positions), spans, torch.arange(len(tokens)))
-    return [scores[span.start : span.stop] for span in spans]
-
-
 def encode(family: QwenAudio, samples: Samples) -> Tensor:
-    return family.model.encode(family.features(samples)[None])[0]
+    features = family.features(samples)
+    return family.model.encode(features[None], [features.shape[-1]])[0]
 
 
 # One frame, an odd and an even number of frames, some that pooling drops a frame of, the window.
@@ -119,7 +107,7 @@ def test_prompt_scores_equal_transformers(
     family: QwenAudio = request.getfixturevalue(variant)
     samples = recording(name)
     ids = prompt(family, samples)
-    (ours,) = forward(family.model, [ids], [[encode(family, samples)]])
+    (ours,) = prompt_scores(family.model, [ids], [[encode(family, samples)]])
     theirs = reference(family).scores(ids, [samples])
     assert theirs.std() > 0.5
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
@@ -247,9 +235,9 @@ def test_a_batch_of_mixed_lengths_answers_as_each_alone(family: QwenAudio) -> No
         assert batched.tokens == alone.tokens
         assert batched.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
     memories = [[encode(family, clip)] for clip, _ in wanted]
-    packed = forward(family.model, [request.prompt for _, request in wanted], memories)
+    packed = prompt_scores(family.model, [request.prompt for _, request in wanted], memories)
     for (_, request), memory, scores in zip(wanted, memories, packed, strict=True):
-        (single,) = forward(family.model, [request.prompt], [memory])
+        (single,) = prompt_scores(family.model, [request.prompt], [memory])
         torch.testing.assert_close(scores, single, atol=1e-4, rtol=0)
 
 
@@ -258,7 +246,7 @@ def test_several_clips_in_one_prompt_stand_in_their_order(family: QwenAudio) -> 
     spans = [audio_span(family.tokenizer, len(clip) / 16_000, family.window) for clip in clips]
     ids = chat_prompt(family.tokenizer, spans, "is it the thing?")
     heard = [encode(family, clip) for clip in clips]
-    (ours,) = forward(family.model, [ids], [heard])
+    (ours,) = prompt_scores(family.model, [ids], [heard])
     theirs = reference(family).scores(ids, clips)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
@@ -267,16 +255,16 @@ def test_audio_tokens_take_their_vectors_from_the_audio_alone(tmp_path: Path) ->
     family = load(tiny_checkpoints.qwen_audio(tmp_path))
     samples = recording("fr-one-participant")
     ids = prompt(family, samples)
-    (before,) = forward(family.model, [ids], [[encode(family, samples)]])
+    (before,) = prompt_scores(family.model, [ids], [[encode(family, samples)]])
     special = family.tokenizer.special
     tags = [special[tag] for tag in ("<audio>", "[[[AUDIO:modality]]]", "</audio>")]
     family.model.decoder.wte.weight[tags] = 100.0
-    (after,) = forward(family.model, [ids], [[encode(family, samples)]])
+    (after,) = prompt_scores(family.model, [ids], [[encode(family, samples)]])
     assert torch.equal(before, after)
     for vector in (0, 1):
         kept = family.model.audio.audio_bos_eos_token.weight[vector].clone()
         family.model.audio.audio_bos_eos_token.weight[vector] = 0.0
-        (changed,) = forward(family.model, [ids], [[encode(family, samples)]])
+        (changed,) = prompt_scores(family.model, [ids], [[encode(family, samples)]])
         assert (changed[-1] - before[-1]).abs().max() > 0.01
         family.model.audio.audio_bos_eos_token.weight[vector] = kept
 
@@ -285,7 +273,7 @@ def test_a_prompt_for_other_audio_is_refused(family: QwenAudio) -> None:
     samples = recording("fr-one-participant")
     heard = encode(family, samples)
     with pytest.raises(ValueError, match=r"74 audio tokens in a prompt for 73 rows"):
-        forward(family.model, [prompt(family, samples)], [[heard[:-1]]])
+        prompt_scores(family.model, [prompt(family, samples)], [[heard[:-1]]])
 
 
 def test_half_precision_scores_are_float32_and_near(tmp_path: Path, family: QwenAudio) -> None:
@@ -293,7 +281,7 @@ def test_half_precision_scores_are_float32_and_near(tmp_path: Path, family: Qwen
     half.load(torch.bfloat16, CPU)
     samples = recording("fr-one-participant")
     ids = prompt(family, samples)
-    (rough,) = forward(half.model, [ids], [[encode(half, samples)]])
-    (exact,) = forward(family.model, [ids], [[encode(family, samples)]])
+    (rough,) = prompt_scores(half.model, [ids], [[encode(half, samples)]])
+    (exact,) = prompt_scores(family.model, [ids], [[encode(family, samples)]])
     assert rough.dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(rough[-1], exact[-1], dim=0) > 0.98

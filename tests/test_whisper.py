@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import CPU, recording
+from packed import prompt_scores
 
 from qwen_audio_cli.audio.features import log_mel
 from qwen_audio_cli.engine.engine import Engine, Work
@@ -86,15 +87,12 @@ def test_tokens_are_those_of_transformers_generate(exact_whisper: Whisper, refer
 
 def test_scores_are_those_of_the_reference(exact_whisper: Whisper, reference: Any) -> None:
     features = exact_whisper.features(recording("en-one-participant"))
-    tokens = torch.tensor([50_258, 50_259, 50_359, 50_363, 821, 307])
+    tokens = [50_258, 50_259, 50_359, 50_363, 821, 307]
     with torch.inference_mode():
-        expected = reference(features[None], decoder_input_ids=tokens[None]).logits[0]
+        expected = reference(features[None], decoder_input_ids=torch.tensor([tokens])).logits[0]
         model = exact_whisper.model
-        cache = model.open(model.encode(features[None]), len(tokens), watch=False)
-        from qwen_audio_cli.engine.cache import Span
-
-        positions = torch.arange(len(tokens))
-        found = model.forward(tokens, positions, [Span(0, len(tokens), cache)], positions)
+        memories = model.encode(features[None], [features.shape[-1]])
+    (found,) = prompt_scores(model, [tokens], [memories])
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
 
 

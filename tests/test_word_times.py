@@ -136,21 +136,20 @@ def bumps(places: Sequence[int], frames: int, width: float) -> NDArray[np.float3
 
 def test_the_head_that_looks_at_the_begin_is_read() -> None:
     places, frames = [5, 20, 26, 40, 60, 75], 90
-    steps = [100, 100, 100, *places]  # three rows of the prompt, which say nothing of the answer
-    late = bumps([place + 6 for place in steps], frames, 0.6)
-    begin = bumps(steps, frames, 0.6)
-    blurred_early = bumps([place - 4 for place in steps], frames, 15)
-    stuck = bumps([0] * len(steps), frames, 0.5)
+    late = bumps([place + 6 for place in places], frames, 0.6)
+    begin = bumps(places, frames, 0.6)
+    blurred_early = bumps([place - 4 for place in places], frames, 15)
+    stuck = bumps([0] * len(places), frames, 0.5)
     anywhere = np.full_like(begin, 1 / frames)
     attention = torch.from_numpy(np.stack([late, stuck, begin, anywhere, blurred_early]))
-    assert token_onsets(attention, 4, frames).tolist() == [*places, frames]
+    assert token_onsets(attention, frames).tolist() == [*places, frames]
 
 
 def test_a_token_begins_where_its_attention_rises() -> None:
     row = [0.0, 0.1, 0.3, 0.4, 0.2, 0.0, 0.0]
     following = [0.0, 0.0, 0.0, 0.0, 0.25, 0.5, 0.25]
     attention = torch.tensor([[row, following]])
-    assert token_onsets(attention, 1, 7).tolist() == [2, 4, 7]
+    assert token_onsets(attention, 7).tolist() == [2, 4, 7]
 
 
 @settings(max_examples=50)
@@ -163,8 +162,8 @@ def test_times_ascend_whatever_is_attended_to(
     """Also where tokens outnumber frames, an answer was cut off, or all is silence."""
     random = np.random.default_rng(seed)
     fed = tokens - 1 if cut_off else tokens
-    attention = random.dirichlet(np.full(frames + 5, 0.1), size=(heads, 4 + fed))
-    onsets = token_onsets(torch.from_numpy(attention), 4, frames)
+    attention = random.dirichlet(np.full(frames + 5, 0.1), size=(heads, 1 + fed))
+    onsets = token_onsets(torch.from_numpy(attention), frames)
     assert len(onsets) == fed + 2
     levels = np.repeat(random.choice([0.0, 1.0], size=frames), 6)[:frames]
     pieces = random.choice([" one", "two", ".", "", " ("], size=tokens).tolist()

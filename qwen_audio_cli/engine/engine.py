@@ -7,43 +7,35 @@ answers of a clip do not depend on which others share its steps.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from .cache import KVCache, Span
-from .request import (
-    Answer,
-    AudioInput,
-    Dialogue,
-    FinishReason,
-    Generate,
-    Generated,
-    Model,
-    Score,
-    Scored,
-)
-from .sampler import loops, pick
+from .arena import Arena, Extent
+from .attention import Backend, backend_for
+from .encoder import EncoderStage
+from .graphs import DecodeGraphs
+from .memory import is_out_of_memory
+from .request import AudioInput, Dialogue, FinishReason, Generate, Generated, Model, Score
+from .runner import FIXED_ROWS, ROWS, Feed, Runner
+from .sampler import Sampled, loops, sample
 from .scheduler import Budget, Scheduler
+from .scoring import Scoring
+
+LOG = logging.getLogger(__name__)
 
 K = TypeVar("K")
 R = TypeVar("R")
 
-ROWS = 4
-"""Rows of a step are filled up to a multiple of this.
 
-Matrix products of fewer rows add up in another order (seen with torch 2.13 on x86: float32 with up
-to 11 rows that are no multiple of 4, bfloat16 with a single one), so that a clip's scores would
-depend, in their last bits, on how many others share its steps.
-"""
-
-FORKS = 8
-"""Continuations scored in one call: each holds a copy of its prefix's keys and values."""
+class Cancelled(Exception):
+    """What ends a work that was cancelled."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,36 +58,118 @@ class Done(Generic[K, R]):
 
 @dataclass(slots=True, eq=False)
 class _Running(Generic[K, R]):
-    """A clip in work: its dialogue, the request being answered, and the rows to compute next."""
+    """A clip in work: the request being answered, and what is in its rows of the arena.
+
+    `fed` are the prompt's tokens whose keys the extent holds, `feed` those to compute next, None
+    for the one that was sampled last. `launched` counts the steps of an answer so far, of which
+    `tokens` have been read; `rows` is what the request needs of the arena.
+    """
 
     work: Work[K, R]
+    seat: int
     request: Generate | Score | None = None
-    cache: KVCache | None = None
-    feed: Sequence[int] = ()
+    scoring: Scoring | None = None
+    context: object = None
+    extent: Extent | None = None
+    rows: int = 0
+    fed: list[int] = field(default_factory=list)
+    feed: Sequence[int] | None = ()
+    launched: int = 0
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def branches(self) -> tuple[int, ...]:
+        """The lengths of the continuations in `feed`, if it is of several."""
+        return self.scoring.branches if self.scoring else ()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the answer may grow by what has been launched already and a token more."""
+        return not isinstance(self.request, Generate) or self.launched < self.request.longest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Member(Generic[K, R]):
+    """A clip in a step, with the request it takes part for: it may have another by the end."""
+
+    number: int
+    running: _Running[K, R]
+    request: Generate | Score | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Launched(Generic[K, R]):
+    """A step on its way: who takes part, what was sampled, and the scores of who scores."""
+
+    generating: list[_Member[K, R]]
+    sampled: Sampled | None
+    scoring: list[tuple[_Member[K, R], Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How steps are run.
+
+    `deterministic` gives every step row counts that make answers the same to the last bit.
+    `lookahead` launches a step before the one before it has been read, so that a GPU never waits
+    for the host; what an answer's end then computes in vain is one row. `graphs` replays decode
+    steps as CUDA graphs. `backend` overrides the device's own attention.
+    """
+
+    deterministic: bool = False
+    lookahead: bool = False
+    graphs: bool = False
+    backend: Backend | None = None
+
+    @classmethod
+    def of(cls, device: torch.device, *, deterministic: bool = False) -> Manner:
+        """What suits a device."""
+        cuda = device.type == "cuda"
+        return cls(deterministic=deterministic, lookahead=cuda, graphs=cuda and not deterministic)
 
 
 class Engine(Generic[K, R]):
     """Answers works with one model, within a budget."""
 
-    def __init__(self, model: Model, device: torch.device, budget: Budget) -> None:
-        self.model = model
-        self.device = device
+    def __init__(
+        self, model: Model, device: torch.device, budget: Budget, manner: Manner | None = None
+    ) -> None:
+        manner = manner or Manner.of(device)
+        shape = model.cache
+        budget.rows = min(budget.rows, budget.seats * model.positions)
         self.scheduler = Scheduler(budget)
+        self.arena = Arena(shape, budget.rows)
+        self._model = model
+        self._manner = manner
+        exact = manner.deterministic
+        self._encoder = EncoderStage(model, device, self._shrink_encoder, exact=exact)
+        self._last = torch.zeros(budget.seats, dtype=torch.long, device=device)
+        graphs = None
+        if manner.graphs and model.capturable and len(set(shape.devices)) == 1:
+            graphs = DecodeGraphs(model, self.arena, self._last)
+        self._runner = Runner(
+            model,
+            self.arena,
+            manner.backend or backend_for(device, shape.dtype),
+            FIXED_ROWS if manner.deterministic else ROWS,
+            graphs,
+        )
+        self._seats = list(range(budget.seats))
         self._running: dict[int, _Running[K, R]] = {}
         self._arriving: dict[int, Work[K, R]] = {}
         self._numbers = iter(range(2**63))
+        self._pending: _Launched[K, R] | None = None
         self._finished: list[Done[K, R]] = []
 
     @property
     def idle(self) -> bool:
         """Nothing is in work."""
-        return self.scheduler.idle
+        return self.scheduler.idle and not self._finished
 
     @property
     def hungry(self) -> bool:
-        """A further work would be taken up in the next turn."""
+        """A further work is welcome."""
         return self.scheduler.hungry
 
     def add(self, work: Work[K, R]) -> None:
@@ -105,173 +179,268 @@ class Engine(Generic[K, R]):
         features = [audio.features for audio in work.audios]
         self.scheduler.add(number, sum(0 if f is None else f.shape[-1] for f in features))
 
+    def cancel(self, chosen: Callable[[K], bool]) -> None:
+        """End the works whose key is chosen: their outcome is `Cancelled`."""
+        for number, work in list(self._arriving.items()):
+            if chosen(work.key):
+                self._close(number, work, Done(work.key, None, Cancelled()))
+        for number, running in list(self._running.items()):
+            if chosen(running.work.key):
+                running.work.dialogue.close()
+                self._close(number, running.work, Done(running.work.key, None, Cancelled()))
+
     @torch.inference_mode()
     def turn(self) -> list[Done[K, R]]:
-        """Admit and encode, compute one packed step, read it; gives the works that are done."""
-        admitted = self.scheduler.admit()
-        self._encode([(n, audio) for n in admitted for audio in self._arriving[n].audios])
-        for number in admitted:
-            if number in self._arriving:  # its audio was encoded without an error
-                running = _Running(self._arriving.pop(number))
-                self._running[number] = running
-                self._proceed(number, running, None)
-        self._step(list(self._running))
+        """Schedule, run one packed step, postprocess; gives the works that are done."""
+        step = self._schedule()
+        launched = self._run(step)
+        if self._manner.lookahead:
+            self._pending, launched = launched, self._pending
+        if launched:
+            self._postprocess(launched)
         finished, self._finished = self._finished, []
         return finished
 
-    def _encode(self, audios: list[tuple[int, AudioInput]]) -> None:
-        """Run the encoder; clips of one length share a call, each is as if it were alone."""
-        groups: dict[torch.Size, list[tuple[int, AudioInput]]] = {}
-        for number, audio in audios:
-            if audio.features is not None:
-                groups.setdefault(audio.features.shape, []).append((number, audio))
-        for group in groups.values():
-            features = torch.stack([a.features for _, a in group if a.features is not None])
-            try:
-                memories = self.model.encode(features.to(self.device))
-            except Exception as error:
-                if len(group) > 1:  # one of them may be at fault: each on its own
-                    for member in group:
-                        self._encode([member])
-                    continue
-                if work := self._arriving.pop(group[0][0], None):
-                    self._close(group[0][0], work, Done(work.key, None, error))
+    # --- schedule -------------------------------------------------------------------------------
+
+    def _schedule(self) -> list[int]:
+        """Encode the clips that come in, open their first requests, and choose the step's."""
+        admitted = self.scheduler.admit()
+        if admitted:
+            clips = [(number, self._arriving[number].audios) for number in admitted]
+            self._encoder.submit(clips, self.scheduler.budget.encoder_frames)
+        for encoded in self._encoder.collect(wait=not self._running and not self._pending):
+            work = self._arriving.pop(encoded.number, None)
+            if work is None:  # cancelled meanwhile
                 continue
-            for (_, audio), memory in zip(group, memories, strict=True):
-                audio.memory, audio.features = memory, None
+            if encoded.error is not None:
+                work.dialogue.close()
+                self._close(encoded.number, work, Done(work.key, None, encoded.error))
+                continue
+            running = _Running(work, self._seats.pop())
+            self._running[encoded.number] = running
+            self._resume(encoded.number, running, partial(next, work.dialogue))
+        return self.scheduler.schedule()
 
-    def _step(self, numbers: list[int]) -> None:
-        """Compute the next rows of these clips in one packed call and read the scores."""
-        if not numbers:
-            return
-        packed: list[int] = []
-        positions: list[int] = []
-        spans: list[Span] = []
-        for number in numbers:
-            running = self._running[number]
-            cache = running.cache
-            assert cache is not None
-            spans.append(Span(len(packed), len(packed) + len(running.feed), cache))
-            packed.extend(running.feed)
-            positions.extend(range(cache.length, cache.length + len(running.feed)))
-        try:
-            scores = self._forward(packed, positions, spans, [span.stop - 1 for span in spans])
-        except Exception as error:
-            if len(numbers) > 1:  # caches have not advanced: each can be tried on its own
-                for number in numbers:
-                    self._step([number])
-                return
-            self._fail(numbers[0], error)
-            return
-        for number, row in zip(numbers, scores, strict=True):
+    def _resume(
+        self, number: int, running: _Running[K, R], resume: Callable[[], Generate | Score]
+    ) -> None:
+        """Let the clip's dialogue go on, and open the request it comes to, or end the clip."""
+        while True:
             try:
-                self._read(number, self._running[number], row)
+                request = resume()
+            except StopIteration as stop:
+                self._close(number, running.work, Done(running.work.key, stop.value, None))
+                return
             except Exception as error:
-                self._fail(number, error)
+                self._close(number, running.work, Done(running.work.key, None, error))
+                return
+            try:
+                self._open(number, running, request)
+                return
+            except Exception as error:
+                resume = partial(running.work.dialogue.throw, error)
 
-    def _forward(
-        self, tokens: list[int], positions: list[int], spans: list[Span], rows: list[int]
-    ) -> Tensor:
-        """Scores [len(rows), vocabulary] of a packed step, behind which the caches advance."""
-        spare = [0] * (-len(tokens) % ROWS)
-        scores = self.model.forward(
-            torch.tensor(tokens + spare, device=self.device),
-            torch.tensor(positions + spare, device=self.device),
-            spans,
-            torch.tensor(rows + rows[:1] * (-len(rows) % ROWS), device=self.device),
+    def _open(self, number: int, running: _Running[K, R], request: Generate | Score) -> None:
+        """Queue a request; what its prompt has in common with the last one's is kept."""
+        scoring = Scoring(request) if isinstance(request, Score) else None
+        rows = len(request.prompt)
+        rows += request.longest if isinstance(request, Generate) else Scoring(request).rows
+        keep = min(_common(running.fed, request.prompt), len(request.prompt) - 1)
+        extent = running.extent
+        if extent and extent.capacity < rows:
+            if self.scheduler.free_rows >= rows:
+                extent = self.arena.grow(extent, rows, keep)
+            else:  # it keeps in line for its rows, and computes its prompt again
+                self.arena.close(extent)
+                extent, keep = None, 0
+        if extent:
+            extent.length, rows = keep, extent.capacity
+        self.scheduler.hold(number, rows if extent else 0)
+        running.extent = extent
+        running.rows = rows
+        if rows > self.scheduler.budget.rows:
+            raise MemoryError(
+                f"{rows} tokens of prompt and answer, and room for {self.scheduler.budget.rows}"
+            )
+        watch = isinstance(request, Generate) and request.watch
+        running.context = self._model.open([audio.memory for audio in running.work.audios], watch)
+        running.request, running.scoring = request, scoring
+        running.fed, running.feed = running.fed[:keep], request.prompt[keep:]
+        running.launched = 0
+        running.tokens, running.logprobs = [], []
+        self.scheduler.open(number, len(running.feed), rows, once=scoring is not None)
+
+    # --- run ------------------------------------------------------------------------------------
+
+    def _run(self, numbers: Sequence[int]) -> _Launched[K, R] | None:
+        """Compute a step and sample from it; where it fails, in two, down to the one at fault."""
+        members = [
+            _Member(number, self._running[number], self._running[number].request)
+            for number in numbers
+            if self._running[number].unfinished
+        ]
+        members.sort(key=lambda member: member.running.branches != ())
+        if not members:
+            return None
+        try:
+            return self._launch(members)
+        except Exception as error:
+            short = is_out_of_memory(error)
+            failure = error.with_traceback(None)  # its frames hold the tensors that were too many
+        if short:
+            self._shrink_prompts()
+        if self._pending:  # what was launched before comes first
+            self._postprocess(self._pending)
+            self._pending = None
+        if len(members) == 1:
+            member = members[0]
+            if self._current(member):
+                self._fail(member.number, member.running, failure)
+            return None
+        half = len(members) // 2
+        for part in (members[:half], members[half:]):
+            launched = self._run([member.number for member in part if self._current(member)])
+            if launched:
+                self._postprocess(launched)
+        return None
+
+    def _launch(self, members: Sequence[_Member[K, R]]) -> _Launched[K, R]:
+        """Compute the next rows of these clips in one packed step, and sample."""
+        feeds = []
+        for member in members:
+            running = member.running
+            if running.extent is None:
+                running.extent = self.arena.open(running.rows)
+            feeds.append(
+                Feed(running.extent, running.context, running.feed, running.seat, running.branches)
+            )
+        scores = self._runner.run(feeds, self._last)
+        generating: list[_Member[K, R]] = []
+        sampled_rows: list[int] = []
+        scoring: list[tuple[_Member[K, R], Tensor]] = []
+        row = 0
+        for member, feed in zip(members, feeds, strict=True):
+            wanted = sum(feed.branches) or 1
+            if member.running.scoring is None:
+                generating.append(member)
+                sampled_rows.append(row)
+            else:
+                scoring.append((member, scores[row : row + wanted]))
+            row += wanted
+        sampled = self._sample(scores, generating, sampled_rows) if generating else None
+        for member in members:
+            running = member.running
+            if not running.branches:
+                running.fed += running.feed or ()
+            running.feed = None
+            running.launched += 1
+        return _Launched(generating, sampled, scoring)
+
+    def _sample(self, scores: Tensor, members: Sequence[_Member[K, R]], rows: list[int]) -> Sampled:
+        """Sample for each member from its row, and keep the tokens on the device, by seat."""
+        requests = [cast(Generate, member.request) for member in members]
+        positions = [member.running.launched for member in members]
+        spare = -len(rows) % ROWS  # sums over one row alone add up in another order
+        padded = [*rows, *rows[:1] * spare]
+        whole = padded == list(range(len(scores)))
+        tokens, logprobs = sample(
+            scores if whole else scores[torch.tensor(padded, device=scores.device)],
+            requests + requests[:1] * spare,
+            positions + positions[:1] * spare,
         )
-        for span in spans:
-            span.cache.advance(span.stop - span.start)
-        return scores[: len(rows)]
+        tokens, logprobs = tokens[: len(rows)], logprobs[: len(rows)]
+        seats = torch.tensor([member.running.seat for member in members], device=tokens.device)
+        self._last[seats] = tokens.to(self._last.device)
+        return Sampled.begin(tokens, logprobs)
 
-    def _read(self, number: int, running: _Running[K, R], scores: Tensor) -> None:
-        """Take the scores behind a clip's last row to its next token, or end its request."""
-        request = running.request
-        if isinstance(request, Score):
-            self._proceed(number, running, self._score(running, request, scores))
+    # --- postprocess ----------------------------------------------------------------------------
+
+    def _postprocess(self, launched: _Launched[K, R]) -> None:
+        """Read a step: extend answers by a token, end those that are complete."""
+        read = launched.sampled.read() if launched.sampled else ()
+        for member, (token, logprob) in zip(launched.generating, read, strict=True):
+            if self._current(member):
+                self._extend(member, token, logprob)
+        for member, scores in launched.scoring:
+            if self._current(member):
+                self._score(member, scores)
+
+    def _extend(self, member: _Member[K, R], token: int, logprob: float) -> None:
+        running, request = member.running, cast(Generate, member.request)
+        if not math.isfinite(logprob):
+            error = ArithmeticError("the model's scores are not finite")
+            self._fail(member.number, running, error)
             return
-        assert request is not None
-        token, logprob = pick(scores, request, len(running.tokens))
         running.logprobs.append(logprob)
         finish: FinishReason | None = None
         if token in request.stop:
             finish = "stop"
         else:
             running.tokens.append(token)
-            running.feed = (token,)
             if loops(running.tokens):
                 finish = "repeat"
             elif len(running.tokens) >= request.longest:
                 finish = "length"
         if finish:
-            cache = running.cache
-            watched = cache.alignment() if request.watch and cache is not None else None
+            watched = running.context if request.watch else None
             answer = Generated(running.tokens, running.logprobs, finish, watched)
-            self._proceed(number, running, answer)
+            self._resume(member.number, running, partial(running.work.dialogue.send, answer))
 
-    def _score(self, running: _Running[K, R], request: Score, scores: Tensor) -> Scored:
-        """Log-probabilities of the continuations, the longer ones in packed calls."""
-        assert running.cache is not None
-        first = scores.log_softmax(-1)
-        logprobs = [[float(first[tokens[0]])] for tokens in request.continuations]
-        longer = [i for i, tokens in enumerate(request.continuations) if len(tokens) > 1]
-        for begin in range(0, len(longer), FORKS):
-            chunk = longer[begin : begin + FORKS]
-            tails = self._continue(running.cache, [request.continuations[i] for i in chunk])
-            for index, tail in zip(chunk, tails, strict=True):
-                logprobs[index].extend(tail)
-        if not all(map(math.isfinite, chain.from_iterable(logprobs))):
-            raise ArithmeticError("the model's scores are not finite")
-        return Scored(logprobs)
-
-    def _continue(
-        self, cache: KVCache, continuations: Sequence[Sequence[int]]
-    ) -> Iterator[list[float]]:
-        """Log-probabilities of all but the first token of each continuation behind `cache`."""
-        spans: list[Span] = []
-        packed: list[int] = []
-        positions: list[int] = []
-        for tokens in continuations:
-            fork = cache.fork(len(tokens) - 1)
-            spans.append(Span(len(packed), len(packed) + len(tokens) - 1, fork))
-            packed.extend(tokens[:-1])
-            positions.extend(range(fork.length, fork.length + len(tokens) - 1))
-        rows = self._forward(packed, positions, spans, list(range(len(packed))))
-        for tokens, span in zip(continuations, spans, strict=True):
-            following = torch.tensor(tokens[1:], device=self.device)
-            chosen = rows[span.start : span.stop].log_softmax(-1)
-            yield chosen.gather(1, following[:, None])[:, 0].tolist()
-
-    def _proceed(self, number: int, running: _Running[K, R], answer: Answer | None) -> None:
-        """Hand an answer to the clip's dialogue and open its next request, or end it."""
-        work = running.work
+    def _score(self, member: _Member[K, R], scores: Tensor) -> None:
+        running = member.running
+        assert running.scoring is not None
         try:
-            request = work.dialogue.send(answer) if answer else next(work.dialogue)
-        except StopIteration as stop:
-            self._close(number, work, Done(work.key, stop.value, None))
-            return
+            scored = running.scoring.take(scores)
         except Exception as error:
-            self._close(number, work, Done(work.key, None, error))
+            self._fail(member.number, running, error)
             return
-        running.request = request
-        running.tokens, running.logprobs = [], []
-        running.feed = request.prompt
-        longest = request.longest if isinstance(request, Generate) else 0
-        running.cache = self.model.open(
-            [audio.memory for audio in work.audios],
-            len(request.prompt) + longest,
-            isinstance(request, Generate) and request.watch,
-        )
+        if scored:
+            self._resume(member.number, running, partial(running.work.dialogue.send, scored))
+        else:
+            running.feed = running.scoring.tokens
+            running.launched = 0
+            self.scheduler.open(member.number, len(running.feed), running.rows, once=True)
 
-    def _fail(self, number: int, error: Exception) -> None:
-        work = self._running[number].work
-        work.dialogue.close()
-        self._close(number, work, Done(work.key, None, error))
+    def _current(self, member: _Member[K, R]) -> bool:
+        """Whether a member of a step still has the request it was in the step for."""
+        running = self._running.get(member.number)
+        return running is member.running and running.request is member.request
+
+    def _fail(self, number: int, running: _Running[K, R], error: Exception) -> None:
+        """Let the clip's dialogue know of an error; it may have something else to ask."""
+        self._resume(number, running, partial(running.work.dialogue.throw, error))
 
     def _close(self, number: int, work: Work[K, R], outcome: Done[K, R]) -> None:
         """Free all that a clip held and note its outcome."""
         self.scheduler.release(number)
-        self._running.pop(number, None)
+        self._arriving.pop(number, None)
+        if running := self._running.pop(number, None):
+            self._seats.append(running.seat)
+            if running.extent:
+                self.arena.close(running.extent)
         for audio in work.audios:
             audio.features = audio.memory = None
         self._finished.append(outcome)
+
+    def _shrink_encoder(self) -> None:
+        budget = self.scheduler.budget
+        budget.encoder_frames = max(1, budget.encoder_frames // 2)
+        _free_memory(f"clips are encoded {budget.encoder_frames / 100:g} s at a time")
+
+    def _shrink_prompts(self) -> None:
+        budget = self.scheduler.budget
+        budget.prompt_tokens = max(1, budget.prompt_tokens // 2)
+        _free_memory(f"prompts are computed {budget.prompt_tokens} tokens at a time")
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _free_memory(consequence: str) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    LOG.warning("memory ran out: from now on %s", consequence)

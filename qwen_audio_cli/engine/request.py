@@ -1,4 +1,4 @@
-"""What can be asked of a model about one clip, and what comes back."""
+"""What can be asked of a model about one clip, what comes back, and what the engine drives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Literal, Protocol, TypeVar
 
 from torch import Tensor
 
-from .cache import KVCache, Span
+from .arena import CacheShape
+from .attention import Step
 
 FinishReason = Literal["stop", "length", "repeat"]
 """Why an answer ended: a stop token, the longest length, or a loop of repeated tokens."""
@@ -52,8 +53,8 @@ class Generated:
     tokens: list[int]
     logprobs: list[float]
     finish: FinishReason
-    alignment: object | None = None
-    """With `watch`: what the request's cache kept for word times."""
+    watched: object = None
+    """With `watch`: the request's context (`Model.open`), with what the model kept in it."""
 
     @property
     def avg_logprob(self) -> float:
@@ -76,7 +77,8 @@ Dialogue = Generator[Request, Answer, T_co]
 """One clip's questions to the model: yields requests, is sent their answers, returns its result.
 
 A family writes its strategy (detect the language, answer, fall back to a higher temperature, …) as
-plain code; the engine runs the dialogues of many clips in one batch.
+plain code; the engine runs the dialogues of many clips in one batch. Requests of one dialogue whose
+prompts begin alike share what was computed of that beginning.
 """
 
 
@@ -92,18 +94,27 @@ class Model(Protocol):
     """What the engine drives. One clip's results never depend on its neighbours in a batch."""
 
     vocabulary: int
+    positions: int
+    """The longest sequence of prompt and answer, in tokens."""
+    capturable: bool
+    """Whether `forward` of single rows is tensor work alone, so that a CUDA graph can hold it."""
 
-    def encode(self, features: Tensor) -> Sequence[object]:
-        """What the decoder needs of each clip of [batch, mels, frames]; opaque to the engine."""
+    @property
+    def cache(self) -> CacheShape:
+        """What the decoder keeps of every position, and where."""
 
-    def open(self, memories: Sequence[object], capacity: int, watch: bool) -> KVCache:
-        """An empty cache over the audio of one request, with room for `capacity` tokens."""
+    def encode(self, features: Tensor, lengths: Sequence[int]) -> Sequence[object]:
+        """What the decoder needs of each clip of [batch, mels, frames]; opaque to the engine.
 
-    def forward(
-        self, tokens: Tensor, positions: Tensor, spans: Sequence[Span], rows: Tensor
-    ) -> Tensor:
-        """Append packed `tokens` [n] to the caches of `spans`; scores [len(rows), vocabulary].
+        `lengths` are the clips' own frames; behind them are zeros, which must not matter.
+        """
 
-        The engine advances the caches afterwards. Scores are float32 and come for `rows` only.
-        Rows behind the last span belong to nobody: they fill the step up.
+    def open(self, memories: Sequence[object], watch: bool) -> object:
+        """What `forward` needs of one request beside its cache: its audio, in order."""
+
+    def forward(self, tokens: Tensor, positions: Tensor, step: Step, rows: Tensor) -> Tensor:
+        """Compute packed `tokens` [n] at `positions` [n]; float32 scores [len(rows), vocabulary].
+
+        A prompt's audio is in its first rows, and these come in one piece. A step that failed may
+        be computed again.
         """

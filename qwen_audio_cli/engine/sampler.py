@@ -1,8 +1,9 @@
-"""From scores to the next token: greedy, or Gumbel noise that depends on (seed, position) only."""
+"""From scores to the next tokens: greedy, or with noise that depends on (seed, position) only."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,27 +13,91 @@ from .request import Generate
 LONGEST_PERIOD = 32
 REPEATS = 8
 
+_MASK = 0xFFFFFFFF
 
-def pick(scores: Tensor, request: Generate, position: int) -> tuple[int, float]:
-    """The next token and its log-probability, from [vocabulary] scores at `position`.
 
-    The log-probability is that of the scores with the request's bias, at temperature 1, as
-    openai/whisper counts it. Raises ArithmeticError for scores that are no finite numbers.
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampled:
+    """What was sampled in a step, on its way to the host."""
+
+    tokens: Tensor
+    logprobs: Tensor
+    event: torch.cuda.Event | None
+
+    @classmethod
+    def begin(cls, tokens: Tensor, logprobs: Tensor) -> Sampled:
+        """Begin to copy two [n] from the device; the steps behind need not wait for it."""
+        if tokens.device.type != "cuda":
+            return cls(tokens.cpu(), logprobs.cpu(), None)
+        host_tokens, host_logprobs = (
+            torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+            for tensor in (tokens, logprobs)
+        )
+        return cls(host_tokens, host_logprobs, torch.cuda.current_stream().record_event())
+
+    def read(self) -> list[tuple[int, float]]:
+        """Tokens with their log-probabilities, once they are there."""
+        if self.event is not None:
+            self.event.synchronize()
+        return list(zip(self.tokens.tolist(), self.logprobs.tolist(), strict=True))
+
+
+def sample(
+    scores: Tensor, requests: Sequence[Generate], positions: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Next tokens and their log-probabilities, two of [n], from float32 scores [n, vocabulary].
+
+    `positions` count the tokens of each answer so far. A log-probability is that of the scores
+    with the request's bias, at temperature 1, as openai/whisper counts it; where scores are no
+    finite numbers, it is none either.
     """
-    bias = request.first_bias if position == 0 and request.first_bias is not None else request.bias
-    if bias is not None:
-        scores = scores + bias
-    if request.temperature > 0:
-        generator = torch.Generator().manual_seed(request.seed * 1_000_003 + position)
-        uniform = torch.rand(scores.shape[-1], generator=generator).to(scores.device)
-        noise = -torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
-        token = int((scores / request.temperature + noise).argmax())
-    else:
-        token = int(scores.argmax())
-    logprob = float(scores[token] - scores.logsumexp(-1))
-    if not math.isfinite(logprob):
-        raise ArithmeticError("the model's scores are not finite")
-    return token, logprob
+    scores = _biased(scores, requests, positions)
+    tokens = scores.argmax(-1)
+    drawn = [row for row, request in enumerate(requests) if request.temperature > 0]
+    if drawn:
+        keys = [(requests[row].seed, positions[row]) for row in drawn]
+        heat = torch.tensor([requests[row].temperature for row in drawn], device=scores.device)
+        noise = gumbel(keys, scores.shape[-1], scores.device)
+        tokens[drawn] = (scores[drawn] / heat[:, None] + noise).argmax(-1)
+    logprobs = scores.gather(-1, tokens[:, None])[:, 0] - scores.logsumexp(-1)
+    return tokens, logprobs
+
+
+def _biased(scores: Tensor, requests: Sequence[Generate], positions: Sequence[int]) -> Tensor:
+    """The scores with each request's bias; requests of one family share theirs."""
+    rows: dict[int, tuple[Tensor, list[int]]] = {}
+    for row, (request, position) in enumerate(zip(requests, positions, strict=True)):
+        first = position == 0 and request.first_bias is not None
+        bias = request.first_bias if first else request.bias
+        if bias is not None:
+            rows.setdefault(id(bias), (bias, []))[1].append(row)
+    for bias, members in rows.values():
+        if len(members) == len(scores):
+            return scores + bias
+        scores = scores.index_add(
+            0, torch.tensor(members, device=scores.device), bias.expand(len(members), -1)
+        )
+    return scores
+
+
+def gumbel(keys: Sequence[tuple[int, int]], width: int, device: torch.device) -> Tensor:
+    """Gumbel noise [len(keys), width] that is a hash of (seed, position) and of the column.
+
+    The same on every device and in any batch, unlike a random generator's.
+    """
+    hashed = torch.tensor([(seed * 0x9E3779B1 + position) & _MASK for seed, position in keys])
+    lanes = torch.arange(width, device=device) * 0x85EBCA77
+    mixed = _mix(_mix(hashed.to(device))[:, None] + lanes)
+    uniform = (mixed.double() + 0.5) / 2.0**32
+    return -torch.log(-torch.log(uniform)).float()
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Spread every bit over 32 (the finaliser of MurmurHash3, by A. Appleby)."""
+    x = x & _MASK
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & _MASK
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & _MASK
+    return x ^ (x >> 16)
 
 
 def loops(tokens: list[int]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,14 +36,14 @@ class Attention(nn.Module):
 class SelfAttention(Attention):
     """Bidirectional self-attention."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, frames, width] to the same shape."""
+    def forward(self, x: Tensor, seen: Tensor | None) -> Tensor:
+        """[batch, frames, width] to the same shape; `seen` as in `EncoderBlock`."""
         split = (*x.shape[:2], self.heads, -1)
         query, key, value = (
             projection(x).view(split).transpose(1, 2)
             for projection in (self.query, self.key, self.value)
         )
-        mixed = scaled_dot_product_attention(query, key, value)
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=seen)
         attended: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return attended
 
@@ -59,9 +60,12 @@ class EncoderBlock(nn.Module):
         )
         self.mlp_ln = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, frames, width] to the same shape."""
-        x = x + self.attn(self.attn_ln(x))
+    def forward(self, x: Tensor, seen: Tensor | None) -> Tensor:
+        """[batch, frames, width] to the same shape.
+
+        `seen` [batch, 1, 1, frames] is false for frames that are nobody's; None if there are none.
+        """
+        x = x + self.attn(self.attn_ln(x), seen)
         x = x + self.mlp(self.mlp_ln(x))
         return x
 
@@ -84,15 +88,22 @@ class AudioEncoder(nn.Module):
         )
         self.ln_post = nn.LayerNorm(config.width)
 
-    def forward(self, mel: Tensor) -> Tensor:
+    def forward(self, mel: Tensor, lengths: Sequence[int]) -> Tensor:
         """[batch, mels, frames] to [batch, ceil(frames / 2), width], before `ln_post`.
 
-        All clips of a batch have the same number of frames, so none of them is padded here and
-        none can change another's result. Frames past `2 * positions` are an error of the caller.
+        `lengths` are the clips' own frames, behind which there are zeros. A clip's result is that
+        of the clip alone: a convolution sees zeros behind its end anyway, and what comes behind its
+        end is hidden from attention. Frames past `2 * positions` are an error of the caller.
         """
         x = gelu(self.conv1(mel))
+        seen = None
+        if min(lengths) < mel.shape[-1]:
+            ends = torch.tensor(lengths, device=mel.device)[:, None]
+            own = torch.arange(mel.shape[-1], device=mel.device) < ends
+            x = x * own[:, None]
+            seen = own[:, None, None, ::2]
         x = gelu(self.conv2(x)).transpose(1, 2)
         x = x + self.positional_embedding[: x.shape[1]]
         for block in self.blocks:
-            x = block(x)
+            x = block(x, seen)
         return x

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ..engine.cache import Span, causal_attention
+from ..engine.attention import Step
 from .checkpoint import blank_embedding
 
 
@@ -82,11 +81,11 @@ class QwenAttention(nn.Module):
         )
         self.c_proj = nn.Linear(config.heads * config.head_width, config.width, bias=False)
 
-    def forward(self, x: Tensor, by: Rotation, spans: Sequence[Span], layer: int) -> Tensor:
+    def forward(self, x: Tensor, by: Rotation, step: Step, layer: int) -> Tensor:
         """[rows, width] to the same shape."""
         heads = self.c_attn(x).unflatten(1, (-1, self.head_width))
         query, key, value = heads.split(self.heads, dim=1)
-        mixed = causal_attention(rotate(query, by), rotate(key, by), value, spans, layer)
+        mixed = step.attend(layer, rotate(query, by), rotate(key, by), value)
         attended: Tensor = self.c_proj(mixed.flatten(1))
         return attended
 
@@ -116,9 +115,9 @@ class QwenBlock(nn.Module):
         self.ln_2 = RMSNorm(config.width, config.eps)
         self.mlp = QwenMLP(config)
 
-    def forward(self, x: Tensor, by: Rotation, spans: Sequence[Span], layer: int) -> Tensor:
+    def forward(self, x: Tensor, by: Rotation, step: Step, layer: int) -> Tensor:
         """[rows, width] to the same shape."""
-        x = x + self.attn(self.ln_1(x), by, spans, layer)
+        x = x + self.attn(self.ln_1(x), by, step, layer)
         out: Tensor = x + self.mlp(self.ln_2(x))
         return out
 
@@ -139,11 +138,11 @@ class QwenDecoder(nn.Module):
         if not config.tied:
             self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
 
-    def forward(self, x: Tensor, positions: Tensor, spans: Sequence[Span]) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, step: Step) -> Tensor:
         """Hidden states of packed embeddings [rows, width] at `positions` [rows]."""
         by = rotation(positions, self.config.head_width, self.config.rope_base)
         for layer, block in enumerate(self.h):
-            x = block(x, by, spans, layer)
+            x = block(x, by, step, layer)
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool1d
 
 from ..audio.features import HOP
-from ..engine.cache import CacheShape, KVCache, Span
+from ..engine.arena import CacheShape
+from ..engine.attention import Span, Step, attention_dtype
 from ..errors import ConfigError
 from .checkpoint import Checkpoint, blank_embedding
 from .encoder import AudioEncoder, EncoderConfig
@@ -97,25 +98,19 @@ class AudioTower(AudioEncoder):
         self.proj = nn.Linear(config.width, width)
         self.audio_bos_eos_token = blank_embedding(2, width)
 
-    def rows(self, mel: Tensor) -> Tensor:
-        """[batch, mels, frames] to [batch, audio_rows(frames) + 2, width], begin and end included.
+    def rows(self, mel: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+        """Per clip of [batch, mels, frames] its [audio_rows(length) + 2, width].
 
-        Pairs of encoder frames are averaged; an odd last one is dropped.
+        Pairs of encoder frames are averaged; an odd last one is dropped. The begin and the end
+        vector are the first and the last row.
         """
-        pooled = avg_pool1d(self(mel).transpose(1, 2), 2).transpose(1, 2)
+        pooled = avg_pool1d(self(mel, lengths).transpose(1, 2), 2).transpose(1, 2)
         heard = self.proj(self.ln_post(pooled))
-        around = self.audio_bos_eos_token.weight.expand(len(heard), 2, -1)
-        return torch.cat([around[:, :1], heard, around[:, 1:]], dim=1)
-
-
-class AudioCache(KVCache):
-    """A request's cache beside the rows that stand at its prompt's audio tokens, [rows, width]."""
-
-    __slots__ = ("audio",)
-
-    def __init__(self, shape: CacheShape, capacity: int, audio: Tensor) -> None:
-        super().__init__(shape, capacity)
-        self.audio = audio
+        begin, end = self.audio_bos_eos_token.weight[:, None]
+        return [
+            torch.cat([begin, clip[: audio_rows(length)], end])
+            for clip, length in zip(heard, lengths, strict=True)
+        ]
 
 
 class QwenAudioModel(nn.Module):
@@ -132,7 +127,9 @@ class QwenAudioModel(nn.Module):
         self.audio = AudioTower(encoder, decoder.width)
         self.decoder = QwenDecoder(decoder)
         self.vocabulary = decoder.vocabulary
-        self._audio_tokens = audio_tokens
+        self.positions = decoder.positions
+        self.capturable = True
+        self._audio_tokens = frozenset(audio_tokens)
 
     @classmethod
     def load(
@@ -149,36 +146,50 @@ class QwenAudioModel(nn.Module):
         checkpoint.fill(model, _rename, dtype=dtype, device=device)
         return model
 
-    def encode(self, features: Tensor) -> list[Tensor]:
-        """Rows of each clip of [batch, mels, frames], all of one length: [rows, width]."""
-        weight = self.audio.positional_embedding
-        return list(self.audio.rows(features.to(weight)))
-
-    def open(self, memories: Sequence[object], capacity: int, watch: bool) -> AudioCache:
-        """A cache over the rows of the prompt's clips, in order. There is nothing to `watch`."""
+    @property
+    def cache(self) -> CacheShape:
+        """What the decoder keeps of every position: what `attention_dtype` says it is kept in."""
         config, weight = self.decoder.config, self.decoder.wte.weight
-        audio = torch.cat(cast("list[Tensor]", list(memories))) if memories else weight[:0]
-        shape = CacheShape(
-            config.layers, config.key_heads, config.head_width, weight.dtype, weight.device
-        )
-        return AudioCache(shape, capacity, audio)
+        dtype = attention_dtype(weight)
+        devices = (weight.device,) * config.layers
+        return CacheShape(config.key_heads, config.head_width, dtype, devices)
 
-    def forward(
-        self, tokens: Tensor, positions: Tensor, spans: Sequence[Span], rows: Tensor
-    ) -> Tensor:
+    def encode(self, features: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+        """Rows of each clip of [batch, mels, frames]: [rows, width]."""
+        return self.audio.rows(features.to(self.audio.positional_embedding), lengths)
+
+    def open(self, memories: Sequence[object], watch: bool) -> Tensor:
+        """The rows of the prompt's clips, in order. There is nothing to `watch`."""
+        rows = cast("list[Tensor]", list(memories))
+        return torch.cat(rows) if rows else self.decoder.wte.weight[:0]
+
+    def forward(self, tokens: Tensor, positions: Tensor, step: Step, rows: Tensor) -> Tensor:
         """Scores [len(rows), vocabulary] of the packed step."""
         x = self.decoder.wte(tokens)
-        for span in spans:
-            if isinstance(span.cache, AudioCache) and not span.cache.length:
-                self._splice(x[span.start : span.stop], tokens[span.start : span.stop], span.cache)
-        return self.decoder.logits(self.decoder(x, positions, spans)[rows])
+        splice(x, step.spans, self._audio_tokens)
+        return self.decoder.logits(self.decoder(x, positions, step)[rows])
 
-    def _splice(self, x: Tensor, prompt: Tensor, cache: AudioCache) -> None:
-        """Put the audio of a prompt into its embeddings `x` [tokens, width], in place."""
-        here = torch.isin(prompt, torch.tensor(self._audio_tokens, device=prompt.device)).nonzero()
-        if len(here) != len(cache.audio):
-            raise ValueError(f"{len(here)} audio tokens in a prompt for {len(cache.audio)} rows")
-        x[here[:, 0]] = cache.audio
+
+def splice(x: Tensor, spans: Sequence[Span], audio_tokens: frozenset[int]) -> None:
+    """Put the audio of prompts into their embeddings, in place.
+
+    `x` [rows, width] is of packed rows; the context of a span is the audio [rows, width] of its
+    whole prompt, of which the last rows belong here where the first were fed before. Raises
+    ValueError where a prompt has another number of audio tokens than its audio has rows.
+    """
+    places: list[int] = []
+    audio: list[Tensor] = []
+    for span in spans:
+        if span.tokens is None or span.branches:
+            continue
+        here = [span.start + i for i, token in enumerate(span.tokens) if token in audio_tokens]
+        heard = cast(Tensor, span.context)
+        if len(here) > len(heard) or (not span.extent.length and len(here) < len(heard)):
+            raise ValueError(f"{len(here)} audio tokens in a prompt for {len(heard)} rows")
+        places += here
+        audio.append(heard[len(heard) - len(here) :])
+    if places:
+        x.index_copy_(0, torch.tensor(places).to(x.device), torch.cat(audio).to(x.dtype))
 
 
 def _rename(name: str) -> str | None:

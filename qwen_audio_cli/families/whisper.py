@@ -25,7 +25,7 @@ from ..languages import LANGUAGES, UNSPACED
 from .base import ClipAnswer, Job, TimedWord
 from .checkpoint import Checkpoint
 from .quality import FINISH_FLAGS, compression_ratio
-from .whisper_decoder import Alignment
+from .whisper_decoder import Hearing
 from .whisper_model import WhisperModel
 from .word_times import find_pauses, group_words, token_onsets, word_frames
 
@@ -222,18 +222,20 @@ class Whisper:
         """Words with times in seconds from the clip's begin and the mean of their tokens."""
         if not generated.tokens:
             return
-        alignment = generated.alignment
-        assert isinstance(alignment, Alignment)
+        heard = generated.watched
+        assert isinstance(heard, Hearing)
         frames = max(1, math.ceil(seconds / FRAME_SECONDS))
-        onsets = token_onsets(alignment.attention, prompt, frames)
-        pauses = find_pauses(alignment.level[:frames].cpu().numpy())
+        # A row of attention belongs to the token that follows the one whose row it is.
+        attention = heard.attention(prompt - 1, len(generated.logprobs))
+        onsets = token_onsets(attention, frames)
+        pauses = find_pauses(heard.audio.level[:frames].cpu().numpy())
         groups = group_words(self._pieces(generated.tokens), spaced=language not in UNSPACED)
-        for group, heard in zip(groups, word_frames(groups, onsets, pauses), strict=True):
+        for group, place in zip(groups, word_frames(groups, onsets, pauses), strict=True):
             logprobs = generated.logprobs[group.start : group.stop]
             yield TimedWord(
                 group.word,
-                min(heard.start * FRAME_SECONDS, seconds),
-                min(heard.stop * FRAME_SECONDS, seconds),
+                min(place.start * FRAME_SECONDS, seconds),
+                min(place.stop * FRAME_SECONDS, seconds),
                 math.exp(sum(logprobs) / len(logprobs)),
             )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ..engine.cache import CacheShape, KVCache, Span, causal_attention
+from ..engine.attention import Span, Step
 from .checkpoint import blank_embedding
 from .encoder import Attention
 
@@ -42,59 +44,43 @@ class AudioKeys:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Alignment:
-    """What word times are read from.
+class Hearing:
+    """What one request hears: its clip, and what some heads looked at while it was answered.
 
-    `attention` [heads, tokens fed, frames] is that of the watched heads, `level` [frames] how loud
-    the clip's frames are.
+    `watched` are those heads by layer; their attention over the clip [heads, rows, frames] is kept
+    in `seen`, by layer and by the position of its first row, so that a step that is computed again
+    counts once.
     """
 
-    attention: Tensor
-    level: Tensor
+    audio: AudioKeys
+    watched: Mapping[int, Sequence[int]]
+    seen: dict[int, dict[int, Tensor]] = field(default_factory=lambda: defaultdict(dict))
+
+    def attention(self, begin: int, count: int) -> Tensor:
+        """What the watched heads looked at in `count` positions from `begin` on.
+
+        Gives [heads, count, frames].
+        """
+        layers = []
+        for steps in self.seen.values():
+            rows = torch.cat([steps[position] for position in sorted(steps)], dim=1)
+            first = begin - min(steps)
+            layers.append(rows[:, first : first + count])
+        return torch.cat(layers)
 
 
-class WhisperCache(KVCache):
-    """A request's self-attention cache beside its clip's keys and values, which are written once.
-
-    With `watched` (heads by layer), the attention of those heads is kept for every token that is
-    fed: word times are read from it. Forks share the audio and watch nothing.
-    """
-
-    __slots__ = ("attention", "audio", "watched")
-
-    def __init__(
-        self,
-        shape: CacheShape,
-        capacity: int,
-        audio: AudioKeys,
-        watched: dict[int, list[int]] | None = None,
-    ) -> None:
-        super().__init__(shape, capacity)
-        self.audio = audio
-        self.watched = watched or {}
-        # By layer and position, so that a step that is computed again counts once.
-        self.attention: dict[int, dict[int, Tensor]] = {layer: {} for layer in self.watched}
-
-    def fork(self, room: int) -> WhisperCache:
-        """A copy with room for `room` more positions, over the same audio."""
-        copy = WhisperCache(self.shape, self.length + room, self.audio)
-        copy.adopt(self)
-        return copy
-
-    def alignment(self) -> Alignment | None:
-        """What the watched heads looked at, where there are any."""
-        if not self.watched:
-            return None
-        rows = [torch.cat(list(steps.values()), dim=1) for steps in self.attention.values()]
-        return Alignment(torch.cat(rows), self.audio.level)
+def hearing(span: Span) -> Hearing:
+    """What the request of a span hears."""
+    assert isinstance(span.context, Hearing)
+    return span.context
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tail:
     """The silence behind every clip of a step, up to the window's end, which all clips share.
 
-    `keys` are those of a whole silent window; `hidden` [rows, frames] marks for each packed row
-    the frames that its clip covers.
+    `keys` are those of a whole silent window; `hidden` [rows, frames] is minus infinity for each
+    packed row at the frames that its clip covers, and else 0.
     """
 
     keys: AudioKeys
@@ -103,24 +89,31 @@ class Tail:
     @classmethod
     def behind(cls, silence: AudioKeys, spans: Sequence[Span], rows: int) -> Tail:
         """The tail for `rows` packed rows, those of `spans` first."""
-        device = silence.layers[0][0].device
+        keys, _ = silence.layers[0]
         covered = torch.zeros(rows, 1, dtype=torch.long)
         for span in spans:
-            covered[span.start : span.stop] = _cache(span).audio.frames
-        frames = torch.arange(silence.frames, device=device)
-        return cls(silence, frames < covered.to(device))
+            covered[span.start : span.stop] = hearing(span).audio.frames
+        frames = torch.arange(silence.frames, device=keys.device)
+        hidden = torch.zeros(rows, silence.frames, dtype=keys.dtype, device=keys.device)
+        return cls(silence, hidden.masked_fill_(frames < covered.to(keys.device), -math.inf))
 
 
-def _cache(span: Span) -> WhisperCache:
-    assert isinstance(span.cache, WhisperCache)
-    return span.cache
+def attend(
+    query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Attention over one clip, and the logarithm of its normaliser.
 
-
-def _weigh(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax of `scores` [heads, rows, frames] over `values`, and its normaliser's logarithm."""
-    scores = scores.float()
-    mixed = scores.softmax(-1).to(values.dtype) @ values
-    return mixed.float(), scores.logsumexp(-1, keepdim=True)
+    `query` [heads, rows, width]; `keys`, `values` [heads, frames, width]; `hidden` [rows, frames] is
+    added to the scores. Gives [heads, rows, width] and [heads, rows].
+    """
+    if query.device.type == "cpu":  # several times as fast there as its parts in turn
+        mixed, normaliser = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query[None], keys[None], values[None], attn_mask=hidden
+        )
+        return mixed[0], normaliser[0]
+    scores = (query @ keys.transpose(1, 2)).float() * query.shape[-1] ** -0.5
+    scores = scores if hidden is None else scores + hidden
+    return scores.softmax(-1).to(values.dtype) @ values, scores.logsumexp(-1)
 
 
 class CrossAttention(Attention):
@@ -131,10 +124,10 @@ class CrossAttention(Attention):
     parts are joined by their normalisers, which gives the softmax over both.
     """
 
-    def project(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of [frames, width]: two of [heads, frames, head width]."""
+    def project(self, audio: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values of [frames, width]: two of [heads, frames, head width] in `dtype`."""
         keys, values = (
-            layer(audio).unflatten(1, (self.heads, -1)).transpose(0, 1).contiguous()
+            layer(audio).unflatten(1, (self.heads, -1)).transpose(0, 1).to(dtype).contiguous()
             for layer in (self.key, self.value)
         )
         return keys, values
@@ -142,23 +135,22 @@ class CrossAttention(Attention):
     def forward(self, x: Tensor, spans: Sequence[Span], layer: int, tail: Tail | None) -> Tensor:
         """[rows, width] to the same shape; rows attend to the audio of their span only."""
         query = self.query(x).unflatten(1, (self.heads, -1)).transpose(0, 1)
-        query = query * query.shape[-1] ** -0.5
-        mixed = torch.zeros(query.shape, device=x.device)
-        weight = torch.zeros(*query.shape[:2], 1, device=x.device)
+        query = query.to(hearing(spans[0]).audio.layers[layer][0].dtype)
+        mixed = torch.zeros_like(query)
+        weight = torch.zeros(query.shape[:2], device=x.device)
         for span in spans:
             rows = slice(span.start, span.stop)
-            cache = _cache(span)
-            keys, values = cache.audio.layers[layer]
-            scores = query[:, rows] @ keys.transpose(1, 2)
-            mixed[:, rows], weight[:, rows] = _weigh(scores, values)
-            if heads := cache.watched.get(layer):
-                cache.attention[layer][cache.length] = scores[heads].softmax(-1)
+            heard = hearing(span)
+            keys, values = heard.audio.layers[layer]
+            mixed[:, rows], weight[:, rows] = attend(query[:, rows], keys, values)
+            if heads := heard.watched.get(layer):
+                scale = query.shape[-1] ** -0.5
+                scores = query[heads, rows] @ keys[heads].transpose(1, 2) * scale
+                heard.seen[layer][span.extent.length] = scores.float().softmax(-1)
         if tail is not None:
-            keys, values = tail.keys.layers[layer]
-            scores = (query @ keys.transpose(1, 2)).masked_fill(tail.hidden, -1e30)
-            silent, silent_weight = _weigh(scores, values)
-            share = (silent_weight - weight).sigmoid()
-            mixed = torch.lerp(mixed, silent, share)
+            silent, silent_weight = attend(query, *tail.keys.layers[layer], tail.hidden)
+            share = (silent_weight - weight).sigmoid()[..., None]
+            mixed = torch.lerp(mixed, silent, share.to(mixed.dtype))
         attended: Tensor = self.out(mixed.to(x.dtype).transpose(0, 1).flatten(1))
         return attended
 
@@ -166,13 +158,13 @@ class CrossAttention(Attention):
 class TextAttention(Attention):
     """Causal self-attention."""
 
-    def forward(self, x: Tensor, spans: Sequence[Span], layer: int) -> Tensor:
+    def forward(self, x: Tensor, step: Step, layer: int) -> Tensor:
         """[rows, width] to the same shape."""
         query, key, value = (
             projection(x).unflatten(1, (self.heads, -1))
             for projection in (self.query, self.key, self.value)
         )
-        attended: Tensor = self.out(causal_attention(query, key, value, spans, layer).flatten(1))
+        attended: Tensor = self.out(step.attend(layer, query, key, value).flatten(1))
         return attended
 
 
@@ -190,10 +182,10 @@ class DecoderBlock(nn.Module):
         )
         self.mlp_ln = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, spans: Sequence[Span], layer: int, tail: Tail | None) -> Tensor:
+    def forward(self, x: Tensor, step: Step, layer: int, tail: Tail | None) -> Tensor:
         """[rows, width] to the same shape."""
-        x = x + self.attn(self.attn_ln(x), spans, layer)
-        x = x + self.cross_attn(self.cross_attn_ln(x), spans, layer, tail)
+        x = x + self.attn(self.attn_ln(x), step, layer)
+        x = x + self.cross_attn(self.cross_attn_ln(x), step.spans, layer, tail)
         x = x + self.mlp(self.mlp_ln(x))
         return x
 
@@ -211,13 +203,11 @@ class WhisperDecoder(nn.Module):
         )
         self.ln = nn.LayerNorm(config.width)
 
-    def forward(
-        self, tokens: Tensor, positions: Tensor, spans: Sequence[Span], tail: Tail | None
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, step: Step, tail: Tail | None) -> Tensor:
         """Hidden states [rows, width] of the packed `tokens` [rows] at `positions` [rows]."""
         x = self.token_embedding(tokens) + self.positional_embedding[positions]
         for layer, block in enumerate(self.blocks):
-            x = block(x, spans, layer, tail)
+            x = block(x, step, layer, tail)
         hidden: Tensor = self.ln(x)
         return hidden
 

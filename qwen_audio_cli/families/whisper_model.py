@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..engine.cache import CacheShape, KVCache, Span
+from ..engine.arena import CacheShape
+from ..engine.attention import Step, attention_dtype
 from ..errors import ConfigError
 from .checkpoint import Checkpoint
 from .encoder import AudioEncoder, EncoderConfig
-from .whisper_decoder import AudioKeys, DecoderConfig, Tail, WhisperCache, WhisperDecoder
+from .whisper_decoder import AudioKeys, DecoderConfig, Hearing, Tail, WhisperDecoder, hearing
 from .word_times import frame_levels
 
 SILENT_MEL = -1.5
@@ -90,6 +91,8 @@ class WhisperModel(nn.Module):
         self.encoder = AudioEncoder(encoder)
         self.decoder = WhisperDecoder(decoder)
         self.vocabulary = decoder.vocabulary
+        self.positions = decoder.positions
+        self.capturable = False  # clips are attended to one after the other
         self._watched = watched
         self._silence: AudioKeys | None = None
 
@@ -114,38 +117,45 @@ class WhisperModel(nn.Module):
     def _dtype(self) -> torch.dtype:
         return self.encoder.positional_embedding.dtype
 
-    def encode(self, features: Tensor) -> list[AudioKeys]:
+    @property
+    def cache(self) -> CacheShape:
+        """What the decoder keeps of every position."""
+        config = self.decoder.config
+        weight = self.decoder.positional_embedding
+        devices = (weight.device,) * config.layers
+        width = config.width // config.heads
+        return CacheShape(config.heads, width, attention_dtype(weight), devices)
+
+    def encode(self, features: Tensor, lengths: Sequence[int]) -> list[AudioKeys]:
         """Per clip of [batch, mels, frames] the decoder's keys and values of it."""
-        hidden = self.encoder.ln_post(self.encoder(features.to(self._dtype)))
-        return [
-            AudioKeys([block.cross_attn.project(clip) for block in self.decoder.layers], level)
-            for clip, level in zip(hidden, frame_levels(features), strict=True)
-        ]
+        hidden = self.encoder.ln_post(self.encoder(features.to(self._dtype), lengths))
+        kept = self.cache.dtype
+        memories = []
+        for mel, clip, length in zip(features, hidden, lengths, strict=True):
+            frames = clip[: -(-length // 2)]
+            layers = [b.cross_attn.project(frames, kept) for b in self.decoder.layers]
+            memories.append(AudioKeys(layers, frame_levels(mel[None, :, :length])[0]))
+        return memories
 
     def _silent_window(self) -> AudioKeys:
         """The keys and values of a window of digital silence."""
         if self._silence is None:
             config = self.encoder.config
             mel = torch.full((1, config.mels, 2 * config.positions), SILENT_MEL)
-            (self._silence,) = self.encode(mel.to(self.decoder.positional_embedding.device))
+            mel = mel.to(self.decoder.positional_embedding.device)
+            (self._silence,) = self.encode(mel, [mel.shape[-1]])
         return self._silence
 
-    def open(self, memories: Sequence[object], capacity: int, watch: bool) -> KVCache:
-        """A cache over one clip's keys and values."""
+    def open(self, memories: Sequence[object], watch: bool) -> Hearing:
+        """What a request hears: one clip."""
         (audio,) = memories
         assert isinstance(audio, AudioKeys)
-        config = self.decoder.config
-        weight = self.decoder.token_embedding.weight
-        width = config.width // config.heads
-        shape = CacheShape(config.layers, config.heads, width, weight.dtype, weight.device)
-        return WhisperCache(shape, capacity, audio, self._watched if watch else None)
+        return Hearing(audio, self._watched if watch else {})
 
-    def forward(
-        self, tokens: Tensor, positions: Tensor, spans: Sequence[Span], rows: Tensor
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, step: Step, rows: Tensor) -> Tensor:
         """Scores [len(rows), vocabulary] of the packed step."""
         whole = self.encoder.config.positions
         tail = None
-        if any(cast(WhisperCache, span.cache).audio.frames < whole for span in spans):
-            tail = Tail.behind(self._silent_window(), spans, len(tokens))
-        return self.decoder.logits(self.decoder(tokens, positions, spans, tail)[rows])
+        if any(hearing(span).audio.frames < whole for span in step.spans):
+            tail = Tail.behind(self._silent_window(), step.spans, len(tokens))
+        return self.decoder.logits(self.decoder(tokens, positions, step, tail)[rows])

@@ -55,14 +55,13 @@ class Frames:
     stop: int
 
 
-def token_onsets(attention: Tensor, prompt: int, frames: int) -> NDArray[np.int64]:
+def token_onsets(attention: Tensor, frames: int) -> NDArray[np.int64]:
     """The frame at which each token of an answer begins (the stop token too), then `frames`.
 
-    `attention` [heads, tokens fed, audio frames] is that of the `prompt` tokens and of the answer's
-    behind them: a row tells where the token that follows it was heard. `frames` is how many audio
-    frames the clip really has. The result ascends.
+    `attention` [heads, tokens, audio frames] tells of each of these tokens where it was heard.
+    `frames` is how many audio frames the clip really has. The result ascends.
     """
-    weights = attention[:, prompt - 1 :, :frames].float().cpu().numpy()
+    weights = attention[:, :, :frames].float().cpu().numpy()
     weights = weights / np.maximum(weights.sum(-1, keepdims=True), _FLOOR)
     told = _information(weights)
     telling = np.flatnonzero(told >= SHARP * told.max())
