@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from torch import Tensor
 from qwen_audio_cli.engine.arena import Arena, CacheShape
 from qwen_audio_cli.engine.attention import Backend, Span, Step, padded, varlen, views
 from qwen_audio_cli.engine.graphs import DecodeGraphs, bucket_sizes
+from qwen_audio_cli.engine.memory import rows_that_fit
 from qwen_audio_cli.engine.scheduler import Budget, Scheduler
 
 
@@ -282,3 +284,13 @@ def test_replayed_decode_steps_equal_packed_ones(
 def test_decode_graphs_have_few_sizes() -> None:
     assert bucket_sizes(1) == [1] and bucket_sizes(16) == [1, 2, 4, 8, 16]
     assert bucket_sizes(40) == [1, 2, 4, 8, 16, 32, 40]
+
+
+def test_there_is_room_for_as_many_rows_as_memory_has() -> None:
+    """A quarter to all of what the system calls available, by the size of a row."""
+    shape = CacheShape(8, 64, torch.float32, (CPU,) * 6)
+    assert shape.row_bytes == 2 * 6 * 8 * 64 * 4
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    share = rows_that_fit(shape) * shape.row_bytes / (kilobytes * 1024)
+    assert 0.25 < share < 1

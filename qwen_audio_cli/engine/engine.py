@@ -21,7 +21,7 @@ from .arena import Arena, Extent
 from .attention import Backend, backend_for
 from .encoder import EncoderStage
 from .graphs import DecodeGraphs
-from .memory import is_out_of_memory
+from .memory import is_out_of_memory, rows_that_fit
 from .request import AudioInput, Dialogue, FinishReason, Generate, Generated, Model, Score
 from .runner import FIXED_ROWS, ROWS, Feed, Runner
 from .sampler import Sampled, loops, sample
@@ -137,7 +137,7 @@ class Engine(Generic[K, R]):
     ) -> None:
         manner = manner or Manner.of(device)
         shape = model.cache
-        budget.rows = min(budget.rows, budget.seats * model.positions)
+        budget.rows = min(budget.rows, budget.seats * model.positions, rows_that_fit(shape))
         self.scheduler = Scheduler(budget)
         self.arena = Arena(shape, budget.rows)
         self._model = model

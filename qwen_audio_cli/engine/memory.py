@@ -1,8 +1,48 @@
-"""What running out of memory looks like, on every device."""
+"""How much memory there is for keys and values, and what running out of it looks like."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from pathlib import Path
+
 import torch
+
+from .arena import CacheShape
+
+SHARE = 0.85
+"""Of what is free on an accelerator; the rest is for the steps themselves."""
+
+HOST_SHARE = 0.5
+"""The same of this machine's memory, which others use too."""
+
+
+def rows_that_fit(shape: CacheShape) -> int:
+    """How many positions memory has room for, on the fullest of the devices that keep layers."""
+    layers = Counter(shape.devices)
+    per_layer = shape.row_bytes // len(shape.devices)
+    return min(
+        int(_free_bytes(device) // (count * per_layer)) for device, count in layers.items()
+    )
+
+
+def _free_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return SHARE * free
+    if device.type == "mps":
+        used = torch.mps.driver_allocated_memory()
+        return SHARE * (torch.mps.recommended_max_memory() - used)
+    return HOST_SHARE * _available()
+
+
+def _available() -> float:
+    """Bytes that a new process could have without swapping, as far as the system tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(1024.0 * int(line.split()[1]) for line in lines if "MemAvailable" in line)
+    except (OSError, StopIteration):
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

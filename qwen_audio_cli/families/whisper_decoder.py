@@ -103,8 +103,8 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """Attention over one clip, and the logarithm of its normaliser.
 
-    `query` [heads, rows, width]; `keys`, `values` [heads, frames, width]; `hidden` [rows, frames] is
-    added to the scores. Gives [heads, rows, width] and [heads, rows].
+    `query` [heads, rows, width], `keys`, `values` [heads, frames, width]; `hidden` [rows, frames]
+    is added to the scores. Gives [heads, rows, width] and [heads, rows].
     """
     if query.device.type == "cpu":  # several times as fast there as its parts in turn
         mixed, normaliser = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
