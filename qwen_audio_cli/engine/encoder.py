@@ -45,14 +45,9 @@ class EncoderStage:
         self._model = model
         self._device = device
         self._shrink = shrink
-        self._bucket = 1 if exact or device.type != "cuda" else CUDA_BUCKET
+        self.bucket = 1 if exact or device.type != "cuda" else CUDA_BUCKET
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._flying: list[tuple[list[Encoded], torch.cuda.Event | None]] = []
-
-    @property
-    def busy(self) -> bool:
-        """Something that was submitted has not been collected."""
-        return bool(self._flying)
 
     def submit(self, clips: Sequence[tuple[int, Sequence[AudioInput]]], limit: int) -> None:
         """Encode all audio of these clips, at most `limit` frames in a call."""
@@ -61,7 +56,7 @@ class EncoderStage:
         for number, audios in clips:
             for audio in audios:
                 if audio.features is not None:
-                    bucket = -(-audio.features.shape[-1] // self._bucket)
+                    bucket = -(-audio.features.shape[-1] // self.bucket)
                     groups.setdefault(bucket, []).append((number, audio))
         event = None
         if self._stream is None:
@@ -91,7 +86,7 @@ class EncoderStage:
         self, groups: dict[int, list[Member]], limit: int, failed: dict[int, Exception]
     ) -> None:
         for bucket, members in groups.items():
-            size = max(1, limit // (bucket * self._bucket))
+            size = max(1, limit // (bucket * self.bucket))
             for begin in range(0, len(members), size):
                 self._encode(members[begin : begin + size], failed)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..engine.request import Dialogue, FinishReason, Model
 from ..tags import TagSequence
 from ..tasks import Task
+from .placement import DeviceMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,14 @@ class Family(Protocol):
     def check(self, job: Job) -> None:
         """Raise UsageError, naming what is wrong, for a job this checkpoint cannot do."""
 
-    def load(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Load the weights. Raises ConfigError where they do not fit."""
+    def load(
+        self, dtype: torch.dtype, device: torch.device, device_map: DeviceMap | None = None
+    ) -> None:
+        """Load the weights onto a device, or spread over several by `device_map`.
+
+        Raises ConfigError where the weights do not fit the configuration, ModelError where memory
+        is too small, UsageError for a family that is not spread.
+        """
 
     def features(self, samples: NDArray[np.float32]) -> Tensor:
         """What `Model.encode` takes of one clip's samples: [mels, frames]. Thread-safe."""

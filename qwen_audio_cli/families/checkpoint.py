@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError
+from .placement import Plan
 
 INDEX = "model.safetensors.index.json"
 SCALE = "_scale"  # name suffix of the row scales that stand beside int8 matrices
@@ -127,14 +128,14 @@ class Checkpoint:
         rename: Callable[[str], str | None],
         *,
         dtype: torch.dtype,
-        device: torch.device,
+        plan: Plan,
     ) -> None:
         """Give `module`, built on the meta device, its parameters; all must come, each once.
 
         `rename` maps a checkpoint's name to the module's, or to None for what is not needed.
         """
         state = {
-            name: tensor.to(device=device, dtype=dtype)
+            name: tensor.to(device=plan.device(name), dtype=dtype)
             for theirs, tensor in self.tensors()
             if (name := rename(theirs)) is not None
         }
@@ -151,3 +152,4 @@ class Checkpoint:
                 )
         module.load_state_dict(state, assign=True)
         module.requires_grad_(False).eval()
+        plan.connect(module)

@@ -25,6 +25,7 @@ from ..tags import AUDIO_LANGUAGES, UNKNOWN, TagSequence
 from ..tasks import Parser
 from .base import ClipAnswer, Job
 from .checkpoint import Checkpoint
+from .placement import DeviceMap
 from .quality import FINISH_FLAGS, compression_ratio
 from .qwen_answer import plain_text, probabilities, timeline
 from .qwen_model import QwenAudioModel, geometry, mel_frames
@@ -79,10 +80,14 @@ class QwenAudio:
         ends = ("<|endoftext|>", "<|im_end|>", "<|im_start|>")[: 3 if self._chats else 1]
         self._stops = tuple(self.tokenizer.special[token] for token in ends)
 
-    def load(self, dtype: torch.dtype, device: torch.device) -> None:
+    def load(
+        self, dtype: torch.dtype, device: torch.device, device_map: DeviceMap | None = None
+    ) -> None:
         """Load the network. Raises ConfigError where the weights do not fit."""
         begin, pad, end = (self.tokenizer.special[token] for token in AUDIO_TOKENS)
-        self.model = QwenAudioModel.load(self._checkpoint, (begin, pad, end), dtype, device)
+        self.model = QwenAudioModel.load(
+            self._checkpoint, (begin, pad, end), dtype, device, device_map
+        )
         # The evaluation scripts ask for one token at least.
         self._first_bias = torch.zeros(self.model.vocabulary, device=device)
         self._first_bias[list(self._stops)] = -math.inf

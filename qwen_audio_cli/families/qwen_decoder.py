@@ -147,5 +147,8 @@ class QwenDecoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary, [rows, vocabulary] in float32."""
-        output = self.wte if self.config.tied else self.lm_head
-        return nn.functional.linear(self.ln_f(hidden), output.weight).float()
+        normed = self.ln_f(hidden)
+        if self.config.tied:
+            return nn.functional.linear(normed, self.wte.weight).float()
+        scores: Tensor = self.lm_head(normed)
+        return scores.float()

@@ -18,6 +18,7 @@ from ..engine.attention import Span, Step, attention_dtype
 from ..errors import ConfigError
 from .checkpoint import Checkpoint, blank_embedding
 from .encoder import AudioEncoder, EncoderConfig
+from .placement import DeviceMap, Plan, device_of
 from .qwen_decoder import QwenConfig, QwenDecoder
 
 SHORTEST = 3 * HOP
@@ -138,20 +139,27 @@ class QwenAudioModel(nn.Module):
         audio_tokens: tuple[int, int, int],
         dtype: torch.dtype,
         device: torch.device,
+        device_map: DeviceMap | None = None,
     ) -> QwenAudioModel:
-        """Load a checkpoint of the 2023 layout. Raises ConfigError where it does not fit."""
+        """Load a checkpoint of the 2023 layout, onto `device` or spread by `device_map`.
+
+        Raises ConfigError where it does not fit, ModelError where memory is too small.
+        """
         encoder, decoder = geometry(checkpoint)
         with torch.device("meta"):
             model = cls(encoder, decoder, audio_tokens)
-        checkpoint.fill(model, _rename, dtype=dtype, device=device)
+        plan = Plan({"": device})
+        if device_map:
+            plan = Plan.spread(model, device_map, dtype, ("AudioTower", "QwenBlock"))
+        checkpoint.fill(model, _rename, dtype=dtype, plan=plan)
         return model
 
     @property
     def cache(self) -> CacheShape:
-        """What the decoder keeps of every position: what `attention_dtype` says it is kept in."""
+        """What the decoder keeps of every position, each layer where the layer is."""
         config, weight = self.decoder.config, self.decoder.wte.weight
         dtype = attention_dtype(weight)
-        devices = (weight.device,) * config.layers
+        devices = tuple(device_of(block) for block in self.decoder.h)
         return CacheShape(config.key_heads, config.head_width, dtype, devices)
 
     def encode(self, features: Tensor, lengths: Sequence[int]) -> list[Tensor]:
@@ -167,7 +175,8 @@ class QwenAudioModel(nn.Module):
         """Scores [len(rows), vocabulary] of the packed step."""
         x = self.decoder.wte(tokens)
         splice(x, step.spans, self._audio_tokens)
-        return self.decoder.logits(self.decoder(x, positions, step)[rows])
+        hidden = self.decoder(x, positions, step)
+        return self.decoder.logits(hidden[rows.to(hidden.device)])
 
 
 def splice(x: Tensor, spans: Sequence[Span], audio_tokens: frozenset[int]) -> None:
@@ -189,7 +198,7 @@ def splice(x: Tensor, spans: Sequence[Span], audio_tokens: frozenset[int]) -> No
         places += here
         audio.append(heard[len(heard) - len(here) :])
     if places:
-        x.index_copy_(0, torch.tensor(places).to(x.device), torch.cat(audio).to(x.dtype))
+        x.index_copy_(0, torch.tensor(places).to(x.device), torch.cat(audio).to(x))
 
 
 def _rename(name: str) -> str | None:

@@ -24,6 +24,7 @@ from ..errors import ConfigError, UsageError
 from ..languages import LANGUAGES, UNSPACED
 from .base import ClipAnswer, Job, TimedWord
 from .checkpoint import Checkpoint
+from .placement import DeviceMap
 from .quality import FINISH_FLAGS, compression_ratio
 from .whisper_decoder import Hearing
 from .whisper_model import WhisperModel
@@ -67,8 +68,12 @@ class Whisper:
         self._tokenizer = _tokenizer(directory)
         self._read_tokens()
 
-    def load(self, dtype: torch.dtype, device: torch.device) -> None:
+    def load(
+        self, dtype: torch.dtype, device: torch.device, device_map: DeviceMap | None = None
+    ) -> None:
         """Load the network."""
+        if device_map:
+            raise UsageError(f"{self.label} is small enough for one device: it takes no device map")
         self.model = WhisperModel.load(self._checkpoint, dtype, device)
         vocabulary = self.model.vocabulary
         facts = self._checkpoint.json("generation_config.json")

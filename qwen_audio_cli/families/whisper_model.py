@@ -14,6 +14,7 @@ from ..engine.attention import Step, attention_dtype
 from ..errors import ConfigError
 from .checkpoint import Checkpoint
 from .encoder import AudioEncoder, EncoderConfig
+from .placement import Plan
 from .whisper_decoder import AudioKeys, DecoderConfig, Hearing, Tail, WhisperDecoder, hearing
 from .word_times import frame_levels
 
@@ -110,7 +111,7 @@ class WhisperModel(nn.Module):
             watched.setdefault(layer, []).append(head)
         with torch.device("meta"):
             model = cls(encoder, decoder, watched)
-        checkpoint.fill(model, _rename, dtype=dtype, device=device)
+        checkpoint.fill(model, _rename, dtype=dtype, plan=Plan({"": device}))
         return model
 
     @property
