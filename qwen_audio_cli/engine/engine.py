@@ -34,6 +34,11 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 
+USUAL_ROWS = 2048
+"""Rows that are reserved for each seat: what 30 s of audio, a prompt and an answer take and more. A
+single request may have as many as the model has positions."""
+
+
 class Cancelled(Exception):
     """What ends a work that was cancelled."""
 
@@ -137,7 +142,8 @@ class Engine(Generic[K, R]):
     ) -> None:
         manner = manner or Manner.of(device)
         shape = model.cache
-        budget.rows = min(budget.rows, budget.seats * model.positions, rows_that_fit(shape))
+        usual = budget.seats * min(model.positions, USUAL_ROWS)
+        budget.rows = min(budget.rows, max(model.positions, usual), rows_that_fit(shape))
         self.scheduler = Scheduler(budget)
         self.arena = Arena(shape, budget.rows)
         self._model = model
