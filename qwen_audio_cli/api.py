@@ -9,22 +9,33 @@ for record in Qwa().transcribe(["talk.wav"], timestamps=True):
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from .audio.sources import Source, expand_sources
-from .errors import ModelError, UsageError
+from .errors import UsageError
 from .models import default_for, open_model
 from .options import Options
+from .queries import Query, share
 from .records import ErrorRecord, Record
+from .tasks import FAMILIES, Task
 
 if TYPE_CHECKING:
-    import torch
-
     from .families.base import Family
+    from .pipeline import TaskPlan
 
 MOST_WORKERS = 256
+
+Order = Literal["completion", "input"]
+"""The order of records: each as soon as it is complete, or as their sources are named."""
+
+ORDERS: tuple[Order, ...] = get_args(Order)
+
+DEVICE_MAPS = ("auto", "balanced", "sequential")
+"""How a model is spread over devices, in the terms of accelerate: `sequential` fills one after the
+other, `auto` and `balanced` use all evenly."""
 
 Name = str | os.PathLike[str]
 """What names a source: a file, a directory, a glob, or `-`."""
@@ -40,7 +51,7 @@ class Answering(Protocol):
     def __call__(
         self, sources: Iterator[Source], is_done: Callable[[str], bool] = ..., /
     ) -> Iterator[Record | ErrorRecord]:
-        """Give a record for each source that is not done, as soon as it is complete."""
+        """Give a record for each source and task that is not done yet."""
 
 
 @dataclass(eq=False)
@@ -49,23 +60,39 @@ class Qwa:
 
     `model` is an alias or a checkpoint's path (None: the best embedded one for each task). `device`
     is `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; `dtype` is `auto`, `float32`, `bfloat16`, `float16`.
-    `batch` is how many clips are answered at once, `workers` how many threads decode audio.
-    `full_window` encodes every clip at the model's whole window, as the reference does.
+    `batch` is how many clips are answered at once (None: what suits the device), `workers` how many
+    threads decode audio. `devices`, as ("cuda:0", "cuda:1"), gives each a process of its own, which
+    share the sources. `device_map` (`auto`, `balanced`, `sequential`) spreads a model that is too
+    large for one device over all.
+    `full_window` encodes every clip at the model's whole window, as the reference does. `order` is
+    that of the records: `completion`, each as soon as it may come, or `input`. `deterministic`
+    makes answers equal to the last bit whatever the batch.
     """
 
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    batch: int = 16
+    devices: tuple[str, ...] = ()
+    device_map: str | None = None
+    batch: int | None = None
     workers: int = 2
     full_window: bool = False
+    order: str = "completion"
+    deterministic: bool = False
     _families: dict[str, Family] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
+        if self.batch is not None and self.batch < 1:
             raise UsageError("batch must be at least 1")
         if not 1 <= self.workers <= MOST_WORKERS:
             raise UsageError(f"workers must be between 1 and {MOST_WORKERS}")
+        if self.order not in ORDERS:
+            raise UsageError(f"unknown order '{self.order}': {' or '.join(ORDERS)}")
+        if self.devices and (self.device != "auto" or self.device_map):
+            raise UsageError("devices have a model each: they take no --device and no --device-map")
+        if self.device_map not in (None, *DEVICE_MAPS):
+            names = ", ".join(DEVICE_MAPS)
+            raise UsageError(f"unknown device map '{self.device_map}': {names}")
 
     def transcribe(
         self, sources: Name | Iterable[Name], *, recursive: bool = False, **options: Any
@@ -108,6 +135,24 @@ class Qwa:
         """Answer a question about each source. Options: `Options`."""
         return self._run("ask", sources, recursive, {"question": question, **options})
 
+    def run(
+        self,
+        tasks: str | Iterable[str],
+        sources: Name | Iterable[Name],
+        *,
+        questions: Sequence[str] = (),
+        recursive: bool = False,
+        **options: Any,
+    ) -> Iterator[Record | ErrorRecord]:
+        """Do several tasks about each source, which is heard once: a record for each.
+
+        `tasks` are as `transcribe` or `classify:language`; every question is an `ask`. Options:
+        `Options`, each for the tasks that have it.
+        """
+        named = [tasks] if isinstance(tasks, str) else tasks
+        queries = share(named, questions, Options(**options))
+        return self.verify(queries)(_expand(sources, recursive))
+
     def _run(
         self,
         command: str,
@@ -115,94 +160,122 @@ class Qwa:
         recursive: bool,
         options: dict[str, Any],
     ) -> Iterator[Record | ErrorRecord]:
-        names = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-        expanded = expand_sources(names, recursive=recursive)
-        return self.prepare(command, Options(**options))(expanded)
+        return self.prepare(command, Options(**options))(_expand(sources, recursive))
 
     def prepare(self, command: str, options: Options) -> Answering:
+        """Verify a run of one task, as `verify` does."""
+        return self.verify([Query(command, options)])
+
+    def verify(self, queries: Sequence[Query]) -> Answering:
         """Verify what a run asks for; nothing is loaded before its result is called.
 
-        Raises UsageError for what the task or the model cannot do, ModelError and ConfigError for
-        a model or a device that is not there.
+        Raises UsageError for what a task or the model cannot do, ModelError and ConfigError for a
+        model or a device that is not there.
         """
-        task = options.find_task(command)
-        sequence, labels = options.tag_sequence(command), options.chosen_labels(task)
-        name = self.model or default_for(task)
-        # From here on torch is needed. Its threads must not spin while they wait for each other:
-        # on a machine that does other work too, that costs several times the work itself.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        tasks = [query.task for query in queries]
+        speech_alone = all(query.task.speech and query.options.vad for query in queries)
+        hashes = [
+            query.options.hash(query.command, full_window=self.full_window, vad=speech_alone)
+            for query in queries
+        ]
+        name = self.model or default_for(*tasks)
+        _prepare_torch(deterministic=self.deterministic)
         family = self._families.get(name) or open_model(name, full_window=self.full_window)
+        _require_all(family, tasks)
+        plans = tuple(map(_task_plan, queries, hashes))
+        for plan in plans:
+            family.check(plan.job)
+        if self.devices:
+            return self._fleet(queries, plans, family)
+        return self._alone(name, family, plans, heard_whole=not speech_alone)
+
+    def _alone(
+        self, name: str, family: Family, tasks: tuple[TaskPlan, ...], *, heard_whole: bool
+    ) -> Answering:
+        """The run on one device. Raises ModelError for a device that is not there."""
         from .audio.vad import load_vad
-        from .engine.engine import Engine
-        from .engine.scheduler import Budget
-        from .families.base import Job
-        from .merge import Choice
+        from .devices import budget_for, find_device, find_dtype
+        from .engine.engine import Engine, Manner
         from .pipeline import Plan, run
 
-        job = Job(
-            task=task,
-            tags=sequence,
-            labels=labels,
-            temperature=options.temperature,
-            seed=options.seed,
-            longest=options.max_tokens,
-        )
-        family.check(job)
-        device = _device(self.device)
-        dtype = _dtype(self.dtype, device)
+        device = find_device(self.device)
+        dtype = find_dtype(self.dtype, device)
 
         def answer(
             sources: Iterator[Source], is_done: Callable[[str], bool] = lambda identifier: False
         ) -> Iterator[Record | ErrorRecord]:
             if name not in self._families:
-                family.load(dtype, device)
+                family.load(dtype, device, self.device_map)
                 self._families[name] = family
             plan = Plan(
                 family=family,
-                job=job,
-                options=options.hash(command, self.full_window),
-                choice=Choice(options.top_k, options.threshold),
-                vad=load_vad() if task.speech and options.vad else None,
+                tasks=tasks,
+                vad=None if heard_whole else load_vad(),
                 is_done=is_done,
                 readers=self.workers,
+                in_order=self.order == "input",
             )
-            return run(plan, Engine(family.model, device, Budget(seats=self.batch)), sources)
+            manner = Manner.of(device, deterministic=self.deterministic)
+            budget = budget_for(family.model, device, self.batch)
+            return run(plan, Engine(family.model, device, budget, manner), sources)
 
         return answer
 
+    def _fleet(
+        self, queries: Sequence[Query], tasks: tuple[TaskPlan, ...], family: Family
+    ) -> Answering:
+        """The run on several devices, a process each."""
+        from .fleet import Fleet
 
-def _device(name: str) -> torch.device:
-    """A device by name, `auto` for the best there is. Raises ModelError where it is not there."""
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"the device '{name}' is not available: {reason}") from error
-    return device
+        alone = replace(self, devices=(), order="completion")
+        prepare = partial(_on_device, alone, tuple(queries))
+        give_up = [partial(task.give_up, family.label) for task in tasks]
+        return Fleet(self.devices, prepare, give_up, in_order=self.order == "input")
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    """A floating-point type by name, `auto` for the fastest that the device computes natively."""
-    import torch
+def _on_device(qwa: Qwa, queries: Sequence[Query], device: str) -> Answering:
+    """A run of a fleet, in the process of one device."""
+    return replace(qwa, device=device).verify(queries)
 
-    if name == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        native = features.get("avx512_bf16") or features.get("amx_bf16")
-        return torch.bfloat16 if native else torch.float32
-    try:
-        return {
-            "float32": torch.float32,
-            "bfloat16": torch.bfloat16,
-            "float16": torch.float16,
-        }[name]
-    except KeyError:
-        raise UsageError(f"unknown dtype '{name}': auto, float32, bfloat16 or float16") from None
+
+def _prepare_torch(*, deterministic: bool) -> None:
+    """Set what PyTorch reads from the environment when it is imported; the user's own stands."""
+    # Threads must not spin while they wait for each other: on a machine that does other work too,
+    # that costs several times the work itself.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if deterministic:  # no sum of a GPU may be split by how many rows there are
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+        os.environ.setdefault("CUBLASLT_WORKSPACE_SIZE", "1")
+
+
+def _expand(sources: Name | Iterable[Name], recursive: bool) -> Iterator[Source]:
+    names = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    return expand_sources(names, recursive=recursive)
+
+
+def _require_all(family: Family, tasks: Sequence[Task]) -> None:
+    """Raise UsageError naming the families that can do all tasks, where this one cannot."""
+    unable = [task.name for task in tasks if family.name not in task.families]
+    if unable and len(tasks) > 1:
+        able = [name for name in FAMILIES if all(name in task.families for task in tasks)]
+        raise UsageError(
+            f"{family.name} cannot do {', '.join(unable)}; "
+            f"families that can do all tasks of this run: {', '.join(able) or 'none'}"
+        )
+
+
+def _task_plan(query: Query, options_hash: str) -> TaskPlan:
+    from .families.base import Job
+    from .merge import Choice
+    from .pipeline import TaskPlan
+
+    task, options = query.task, query.options
+    job = Job(
+        task=task,
+        tags=query.tags,
+        labels=options.chosen_labels(task),
+        temperature=options.temperature,
+        seed=options.seed,
+        longest=options.max_tokens,
+    )
+    return TaskPlan(job, options_hash, Choice(options.top_k, options.threshold))

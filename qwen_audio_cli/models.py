@@ -43,15 +43,17 @@ MODELS: tuple[ModelCard, ...] = (
 """Models by alias; any checkpoint of a family that is listed loads by its path too."""
 
 
-def default_for(task: Task) -> str:
-    """The best embedded model that can do a task. Raises UsageError where none can."""
-    for card in MODELS:
-        if card.present and card.family in task.families:
+def default_for(*tasks: Task) -> str:
+    """The best embedded model that can do all of `tasks`. Raises UsageError where none can."""
+    able = [card for card in MODELS if all(card.family in task.families for task in tasks)]
+    for card in able:
+        if card.present:
             return card.alias
-    can = [card.alias for card in MODELS if card.family in task.families]
-    names = f"models that can: {', '.join(can)}" if can else "no model of this release can"
+    what = ", ".join(f"'{task.name}' ({task.title})" for task in tasks)
+    names = ", ".join(card.alias for card in able)
+    can = f"models that can: {names}" if able else "no model of this release can"
     raise UsageError(
-        f"no embedded model can do '{task.name}' ({task.title}); {names} "
+        f"no embedded model can do {'all of ' if len(tasks) > 1 else ''}{what}; {can} "
         "(--model PATH names a checkpoint)"
     )
 

@@ -128,8 +128,11 @@ class Options:
             if getattr(self, name) != defaults[name]:
                 raise UsageError(f"{reason}: it takes no --{name.replace('_', '-')}")
 
-    def hash(self, command: str, full_window: bool) -> str:
-        """What stands in records for the options that shape an answer."""
+    def hash(self, command: str, *, full_window: bool, vad: bool) -> str:
+        """What stands in records for the options that shape an answer.
+
+        `vad` is whether speech is looked for: the tasks of one run share what they hear.
+        """
         task = self.find_task(command)
         return options_hash(
             {
@@ -138,7 +141,7 @@ class Options:
                 "temperature": self.temperature,
                 "seed": self.seed,
                 "max_tokens": self.max_tokens,
-                "vad": self.vad and task.speech,
+                "vad": vad,
                 "top_k": self.top_k,
                 "threshold": self.threshold,
                 "full_window": full_window,

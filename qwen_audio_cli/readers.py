@@ -24,13 +24,24 @@ from .families.base import Family
 LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.1
 
+WINDOW = 256
+"""Sources that may be taken without their records being written: a record that has to wait for an
+earlier source's waits in memory."""
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(slots=True, eq=False)
 class Reading:
-    """One source on its way, and the id of its record."""
+    """One source on its way: its place in the run, and per task of the run the id of its record.
 
+    `pending` are the places of the tasks that are not done yet. Who sets `given_up` wants no more
+    clips of it.
+    """
+
+    number: int
     source: Source
-    id: str
+    ids: tuple[str, ...]
+    pending: tuple[int, ...]
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,10 +56,14 @@ class Heard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ended:
-    """A source is read to its end, or failed; seconds of sound, share clipped, seconds of work."""
+    """The last event of every source: it is read, or failed, or there was nothing to do.
+
+    `duration` is in seconds of sound, `clipping` the share that is clipped, `decode_seconds` of
+    work.
+    """
 
     reading: Reading
-    error: InputError | None
+    error: InputError | None = None
     duration: float = 0.0
     clipping: float = 0.0
     decode_seconds: float = 0.0
@@ -69,26 +84,32 @@ class _Stopped(Exception):
 class Hearing:
     """How sources are heard.
 
-    `identify` gives the id of a record from what stands for the content; `is_done` says whether
-    the work of an id is there already. `vad` finds speech; without it a source is heard whole.
+    `identify` gives the ids of a source's records, one per task, from what stands for the content;
+    `is_done` says whether the work of an id is there already. `vad` finds speech; without it a
+    source is heard whole.
     """
 
     family: Family
-    identify: Callable[[str], str]
+    identify: Callable[[str], tuple[str, ...]]
     is_done: Callable[[str], bool]
     vad: Vad | None
 
 
 class Readers:
-    """`count` threads that turn sources into clips, at most `room` of them ahead of the engine."""
+    """`count` threads that turn sources into clips, at most `room` of them ahead of the engine.
+
+    No source is taken while there are `WINDOW` whose records are not `written`.
+    """
 
     def __init__(
         self, hearing: Hearing, sources: Iterator[Source], *, count: int, room: int
     ) -> None:
         self._hearing = hearing
-        self._sources = sources
+        self._sources = enumerate(sources)
         self._events: queue.Queue[Heard | Ended | _Exhausted] = queue.Queue(room)
-        self._lock = threading.Lock()
+        self._window = threading.Semaphore(WINDOW)
+        self._next_lock = threading.Lock()  # held while a list is waited for
+        self._done_lock = threading.Lock()
         self._stop = threading.Event()
         self._busy = count
         for number in range(count):
@@ -116,6 +137,10 @@ class Readers:
                 raise event.error
         return None
 
+    def written(self) -> None:
+        """Take note that a source's records are out, so that a further source may be taken."""
+        self._window.release()
+
     def stop(self) -> None:
         """Let the threads end."""
         self._stop.set()
@@ -131,8 +156,8 @@ class Readers:
         torch.set_num_threads(1)  # of this thread: many small jobs beside the model's large ones
         problem: Exception | None = None
         try:
-            while (source := self._next()) is not None:
-                self._read_source(source)
+            while (numbered := self._next()) is not None:
+                self._read_source(*numbered)
         except _Stopped:
             return
         except Exception as error:  # the list of sources cannot be read, or a bug
@@ -140,27 +165,43 @@ class Readers:
         with contextlib.suppress(_Stopped):
             self._put(_Exhausted(problem))
 
-    def _next(self) -> Source | None:
-        with self._lock:
-            return next(self._sources, None)
+    def _next(self) -> tuple[int, Source] | None:
+        while not self._window.acquire(timeout=_POLL_SECONDS):
+            if self._stop.is_set():
+                raise _Stopped
+        with self._next_lock:
+            numbered = next(self._sources, None)
+        if numbered is None:
+            self._window.release()
+        return numbered
 
-    def _read_source(self, source: Source) -> None:
-        hearing = self._hearing
+    def _identify(self, number: int, source: Source) -> Reading:
+        """Find out what is to be done for a source. Raises InputError where it cannot be read."""
+        ids = self._hearing.identify(fingerprint(source))
+        with self._done_lock:
+            done = [self._hearing.is_done(identifier) for identifier in ids]
+        return Reading(number, source, ids, tuple(n for n in range(len(ids)) if not done[n]))
+
+    def _read_source(self, number: int, source: Source) -> None:
         try:
-            reading = Reading(source, hearing.identify(fingerprint(source)))
+            reading = self._identify(number, source)
         except InputError as error:  # its name stands for the content that nobody can read
-            self._put(Ended(Reading(source, hearing.identify(source.name)), error))
+            ids = self._hearing.identify(source.name)
+            self._put(Ended(Reading(number, source, ids, tuple(range(len(ids)))), error))
             return
-        with self._lock:
-            if hearing.is_done(reading.id):
-                return
-        audio = Audio(source)
+        self._put(self._hear(reading) if reading.pending else Ended(reading))
+
+    def _hear(self, reading: Reading) -> Ended:
+        """Cut a source into clips, and say how it ended."""
+        audio = Audio(reading.source)
         begun = time.perf_counter()
         waited = 0.0
         problem: InputError | None = None
         try:
-            for clip in segment(audio, hearing.vad, hearing.family.window):
-                features = hearing.family.features(clip.samples)
+            for clip in segment(audio, self._hearing.vad, self._hearing.family.window):
+                if reading.given_up:
+                    break
+                features = self._hearing.family.features(clip.samples)
                 before = time.perf_counter()
                 self._put(Heard(reading, clip.start_seconds, clip.end_seconds, features))
                 waited += time.perf_counter() - before
@@ -169,7 +210,8 @@ class Readers:
         except _Stopped:
             raise
         except Exception as error:
-            LOG.exception("%s: cannot be read", source.name)
-            problem = InputError("internal", source.name, f"{type(error).__name__}: {error}")
+            name = reading.source.name
+            LOG.exception("%s: cannot be read", name)
+            problem = InputError("internal", name, f"{type(error).__name__}: {error}")
         seconds = time.perf_counter() - begun - waited
-        self._put(Ended(reading, problem, audio.samples / SAMPLE_RATE, audio.clipping, seconds))
+        return Ended(reading, problem, audio.samples / SAMPLE_RATE, audio.clipping, seconds)

@@ -147,8 +147,8 @@ class Timing:
 class Record:
     """The answer for one source. `file` is its name as `os.fsdecode` gives it.
 
-    At least one of `text`, `segments` and `labels` is there. Raises ValueError for what the
-    schema does not allow.
+    `question` is what an `ask` asked. At least one of `text`, `segments` and `labels` is there.
+    Raises ValueError for what the schema does not allow.
     """
 
     id: str
@@ -156,6 +156,7 @@ class Record:
     file: str
     model: str
     options: str
+    question: str | None = None
     text: str | None = None
     language: str | None = None
     duration: float | None = None
@@ -185,6 +186,7 @@ class Record:
             id=self.id,
             task=self.task,
             **_file(self.file),
+            question=None if self.question is None else _text(self.question),
             status="ok",
             text=None if self.text is None else _text(self.text),
             language=self.language,
@@ -207,6 +209,7 @@ class ErrorRecord:
     file: str
     code: InputCode
     message: str
+    question: str | None = None
 
     def __post_init__(self) -> None:
         _check_source(self.id, self.task, self.file)
@@ -220,6 +223,7 @@ class ErrorRecord:
             id=self.id,
             task=self.task,
             **_file(self.file),
+            question=None if self.question is None else _text(self.question),
             status="error",
             error={"code": self.code, "message": _text(self.message)},
         )

@@ -52,6 +52,7 @@ _SOURCE = {
         "contentEncoding": "base64",
         "description": "the name's bytes, where they are not UTF-8",
     },
+    "question": {**_TEXT, "description": "what was asked about the source"},
 }
 _REQUIRED = ("schema", "id", "task", "file", "status")
 _WORD = _object(

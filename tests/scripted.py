@@ -11,8 +11,9 @@ from torch import Tensor
 
 from qwen_audio_cli.engine.arena import CacheShape
 from qwen_audio_cli.engine.attention import Span, Step
-from qwen_audio_cli.engine.engine import Done, Engine, Work
+from qwen_audio_cli.engine.engine import Engine
 from qwen_audio_cli.engine.request import AudioInput, Generate, Generated
+from qwen_audio_cli.engine.work import Done, Work
 
 END = 0
 VOCABULARY = 32

@@ -29,6 +29,7 @@ from qwen_audio_cli.records import FLAGS
 from qwen_audio_cli.tags import TagSequence
 from qwen_audio_cli.tasks import COMMANDS, TASKS
 
+ANSWERING = (*COMMANDS, "run")
 ROOT = Path(__file__).parent.parent
 WAV = ROOT / "examples" / "en-one-participant.wav"
 QWA = (sys.executable, "-m", "qwen_audio_cli")
@@ -87,13 +88,13 @@ def test_help_needs_neither_torch_nor_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    for command in (*COMMANDS, "tasks", "models", "schema"):
+    for command in (*ANSWERING, "tasks", "models", "schema"):
         assert re.search(rf"^  {command}  +[A-Z]", done.stdout, re.MULTILINE)
     listed = re.findall(r"^ +(\d+) +(.+)$", done.stdout, re.MULTILINE)
     assert [int(code) for code, _ in listed] == list(Exit)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "tasks", "models", "schema"])
+@pytest.mark.parametrize("command", [*ANSWERING, "tasks", "models", "schema"])
 def test_the_help_of_a_command_ends_with_examples_that_it_takes(command: str, qwa: Qwa) -> None:
     code, shown, _ = qwa(command, "-h")
     assert code == 0
@@ -109,7 +110,7 @@ def test_the_help_of_a_command_ends_with_examples_that_it_takes(command: str, qw
 def test_every_command_has_the_shared_options() -> None:
     shared = {*AnswerOptions.__dataclass_fields__, *RunOptions.__dataclass_fields__}
     group: Any = typer.main.get_command(app)
-    for name in COMMANDS:
+    for name in ANSWERING:
         assert shared < {parameter.name for parameter in group.commands[name].params}
 
 
@@ -170,6 +171,17 @@ WORD_TAGS = "<|startoftranscript|><|en|><|transcribe|><|en|><|timestamps|><|0.00
         ("timestamp --words --task alignment a.wav", "exclude each other"),
         ("ask", "QUESTION"),
         ("transcribe --model whisper-bse a.wav", "did you mean whisper-base"),
+        ("transcribe --order random a.wav", "completion or input"),
+        ("run a.wav", "--tasks"),
+        ("run --tasks transcribe", "--files-from"),
+        ("run --tasks transcribe,dance a.wav", "unknown command 'dance'"),
+        ("run --tasks transcribe:emotion a.wav", "'qwa classify'"),
+        ("run --tasks transcribe --tasks transcribe:asr a.wav", "'asr' is in this run twice"),
+        ("run --tasks transcribe --to fr a.wav", "no task of this run takes --to"),
+        (f"run --tasks transcribe --tags {WORD_TAGS} a.wav", "no task of this run takes --tags"),
+        ("run --tasks transcribe,caption a.wav", "models that can: qwen-audio, qwen-audio-chat"),
+        ("run --question Why? a.wav", "no embedded model can do 'audio-qa'"),
+        ("run --tasks translate,transcribe --to fr a.wav", "whisper translates into English only"),
     ],
 )
 def test_wrong_usage_is_told_on_standard_error(line: str, told: str, qwa: Qwa) -> None:
@@ -266,6 +278,10 @@ def test_an_input_is_never_the_output(qwa: Qwa, tmp_path: Path) -> None:
         ("timestamp --events",
          "<|startofanalysis|><|unknown|><|keyword|><|en|><|timestamps|><|audio_grounding|>"),
         ("ask Why?", "<|startofanalysis|><|en|><|question|>Why?<|answer|>"),
+        ("run -t transcribe,classify:scene -l de --question Why?",
+         "<|startoftranscript|><|de|><|transcribe|><|de|><|notimestamps|><|wo_itn|>\n"
+         "<|startofanalysis|><|de|><|keyword|><|en|><|notimestamps|><|scene|>\n"
+         "<|startofanalysis|><|de|><|question|>Why?<|answer|>"),
     ],
 )  # fmt: skip
 def test_tags_show_prints_the_sequence_and_loads_nothing(line: str, shown: str, qwa: Qwa) -> None:

@@ -158,6 +158,44 @@ def test_classify_a_directory(tmp_path: Path, here: Here) -> None:
         assert label["probability"] > 0.9
 
 
+def test_several_tasks_about_each_file(tmp_path: Path, here: Here) -> None:
+    """A file counts once in the summary, and what is wrong with it is said once."""
+    (tmp_path / "bad.wav").write_text("no audio")
+    output = tmp_path / "out.jsonl"
+    line = ("--tasks", "transcribe,classify:language", "--order", "input", "-o", output)
+    code, _, told = here("run", *line, UN, tmp_path / "bad.wav", ONE)
+    found = records(output.read_bytes())
+    assert code == Exit.SOME_FAILED
+    assert [(Path(r["file"]).name, r["task"], r["status"]) for r in found] == [
+        (UN.name, "asr", "ok"),
+        (UN.name, "language", "ok"),
+        ("bad.wav", "asr", "error"),
+        ("bad.wav", "language", "error"),
+        (ONE.name, "asr", "ok"),
+        (ONE.name, "language", "ok"),
+    ]
+    seconds = found[0]["duration"] + found[4]["duration"]
+    assert told[0] == "qwa: " + found[2]["error"]["message"]
+    assert told[1].startswith(f"qwa: 3 files, 1 failed, {seconds:.1f} s of audio in ")
+    assert len(told) == 2
+    assert here("run", *line, tmp_path / "bad.wav", "-q")[0] == Exit.ALL_FAILED
+
+
+def test_what_single_runs_have_done_a_run_of_several_tasks_leaves_out(
+    tmp_path: Path, here: Here
+) -> None:
+    output = tmp_path / "out.jsonl"
+    for command in (("transcribe", ONE), ("translate", ONE, UN)):
+        assert here(*command, "-o", output)[0] == 0
+    line = ("run", "-t", "transcribe", "-t", "translate", "-o", output, "--resume", ONE, UN)
+    code, _, told = here(*line)
+    assert code == 0
+    assert told[0].startswith("qwa: 1 file, 0 failed, 3 records done before, ")
+    found = Counter((record["task"], record["file"]) for record in records(output.read_bytes()))
+    assert found == {(task, str(path)): 1 for task in ("asr", "translation") for path in (ONE, UN)}
+    assert here(*line) == (0, [], ["qwa: 0 files, 0 failed, 4 records done before"])
+
+
 def test_a_reader_that_goes_away_ends_the_run_quietly() -> None:
     command = [*QWA, "transcribe", "--batch", "1", "examples"]
     with subprocess.Popen(

@@ -14,9 +14,10 @@ from conftest import CPU, EXAMPLES, recording
 from torch import Tensor
 
 from qwen_audio_cli.engine.attention import Step
-from qwen_audio_cli.engine.engine import Engine, Manner, Work
+from qwen_audio_cli.engine.engine import Engine, Manner
 from qwen_audio_cli.engine.request import AudioInput, Model
 from qwen_audio_cli.engine.scheduler import Budget
+from qwen_audio_cli.engine.work import Work
 from qwen_audio_cli.families.base import Family, Job
 from qwen_audio_cli.families.qwen_audio import QwenAudio
 from qwen_audio_cli.families.whisper import Whisper

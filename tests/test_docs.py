@@ -80,6 +80,8 @@ WANTED = {
     "qwa classify --task vocal": ["vocal-sound"],
     "qwa timestamp --task ": [t.name for t in TASKS.values() if t.command == "timestamp"],
     "qwa ask --model whisper": ["whisper-base"],
+    "qwa run --tasks transcribe,classify:vo": ["transcribe,classify:vocal-sound"],
+    "qwa run --order ": ["completion", "input"],
     "qwa transcribe --resu": ["--resume"],
     "qwa transcribe --fail-on-flag clipping,trunc": ["clipping,truncated"],
 }
@@ -121,4 +123,4 @@ def test_zsh_takes_its_script() -> None:
 
 
 def test_every_command_has_a_page() -> None:
-    assert {f"qwa-{command}.1" for command in COMMANDS} < {page.name for page in PAGES}
+    assert {f"qwa-{command}.1" for command in (*COMMANDS, "run")} < {page.name for page in PAGES}

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from scripted import END, VOCABULARY, Script, ScriptedModel, finish, run, say
 
 from qwen_audio_cli.engine.attention import padded, views
-from qwen_audio_cli.engine.engine import Cancelled, Engine, Manner, Work
+from qwen_audio_cli.engine.engine import Engine, Manner
 from qwen_audio_cli.engine.request import AudioInput, Generate, Score, Scored
 from qwen_audio_cli.engine.sampler import loops, sample
 from qwen_audio_cli.engine.scheduler import Budget
+from qwen_audio_cli.engine.work import Cancelled, Work
 
 scripts = st.lists(
     st.lists(st.integers(2, VOCABULARY - 1), min_size=1, max_size=12, unique=True),

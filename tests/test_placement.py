@@ -10,9 +10,10 @@ import torch
 from conftest import CPU, recording
 from tiny_checkpoints import qwen_audio
 
-from qwen_audio_cli.engine.engine import Engine, Work
+from qwen_audio_cli.engine.engine import Engine
 from qwen_audio_cli.engine.request import AudioInput
 from qwen_audio_cli.engine.scheduler import Budget
+from qwen_audio_cli.engine.work import Work
 from qwen_audio_cli.errors import UsageError
 from qwen_audio_cli.families.base import ClipAnswer, Job
 from qwen_audio_cli.families.placement import Plan, device_of

@@ -14,9 +14,10 @@ from conftest import CPU, recording
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qwen_audio_cli.engine.engine import Engine, Work
+from qwen_audio_cli.engine.engine import Engine
 from qwen_audio_cli.engine.request import AudioInput, Dialogue, Generate, Generated
 from qwen_audio_cli.engine.scheduler import Budget
+from qwen_audio_cli.engine.work import Work
 from qwen_audio_cli.families.base import ClipAnswer, Job
 from qwen_audio_cli.families.qwen_audio import QwenAudio
 from qwen_audio_cli.families.qwen_model import audio_rows, mel_frames

@@ -39,6 +39,7 @@ SOURCES = {
     "id": st.from_regex(r"[0-9a-f]{32}", fullmatch=True),
     "task": st.sampled_from(["asr", "word-times", "sound-event"]),
     "file": FILES,
+    "question": st.one_of(st.none(), ANY_TEXT),
 }
 
 
@@ -145,6 +146,13 @@ def test_a_record_is_written_as_designed() -> None:
     )
 
 
+@pytest.mark.parametrize("record", [RECORD, ERROR])
+def test_a_question_stands_with_what_names_the_work(record: Record | ErrorRecord) -> None:
+    asked = json.loads(to_json(replace(record, question="Who? \ud800")))
+    assert asked.pop("question") == "Who? \ufffd"
+    assert asked == json.loads(to_json(record))
+
+
 @given(st.one_of(RECORDS, ERROR_RECORDS))
 def test_every_record_that_can_be_built_validates(record: Record | ErrorRecord) -> None:
     line = to_json(record)
@@ -225,6 +233,7 @@ WRONG: list[tuple[str, Any]] = [
     ("schema", 2),
     ("status", "error"),
     ("status", "done"),
+    ("question", None),
     ("id", "xyz"),
     ("duration", None),
     ("duration", -1),

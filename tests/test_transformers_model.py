@@ -22,9 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Qwen3ASRFeatureExtractor, WhisperFeatureExtractor
 
-from qwen_audio_cli.engine.engine import Engine, Manner, Work
+from qwen_audio_cli.engine.engine import Engine, Manner
 from qwen_audio_cli.engine.request import AudioInput, Generate, Generated, Score, Scored
 from qwen_audio_cli.engine.scheduler import Budget
+from qwen_audio_cli.engine.work import Work
 from qwen_audio_cli.errors import ConfigError
 from qwen_audio_cli.families.checkpoint import Checkpoint
 from qwen_audio_cli.families.transformers_model import CLASSES, TransformersModel

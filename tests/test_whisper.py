@@ -10,9 +10,10 @@ from conftest import CPU, recording
 from packed import prompt_scores
 
 from qwen_audio_cli.audio.features import log_mel
-from qwen_audio_cli.engine.engine import Engine, Work
+from qwen_audio_cli.engine.engine import Engine
 from qwen_audio_cli.engine.request import AudioInput, Generate, Generated
 from qwen_audio_cli.engine.scheduler import Budget
+from qwen_audio_cli.engine.work import Work
 from qwen_audio_cli.errors import UsageError
 from qwen_audio_cli.families.base import ClipAnswer, Job
 from qwen_audio_cli.families.whisper import Whisper

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from qwen_audio_cli.audio import SAMPLE_RATE
 from qwen_audio_cli.audio.features import log_mel
-from qwen_audio_cli.engine.engine import Engine, Work
+from qwen_audio_cli.engine.engine import Engine
 from qwen_audio_cli.engine.request import AudioInput
 from qwen_audio_cli.engine.scheduler import Budget
+from qwen_audio_cli.engine.work import Work
 from qwen_audio_cli.families.base import ClipAnswer, Job, TimedWord
 from qwen_audio_cli.families.whisper import FRAME_SECONDS, Whisper
 from qwen_audio_cli.families.word_times import (

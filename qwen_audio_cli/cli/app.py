@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import QwaError
 from ..exits import Exit
 from . import listing
+from .bench import bench
 from .commands import COMMANDS
 from .console import LOG, configure
 from .help import description, epilog
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (*COMMANDS, listing.tasks, listing.models, listing.schema):
+for _command in (*COMMANDS, bench, listing.tasks, listing.models, listing.schema):
     _name = _command.__name__
     app.command(_name, help=description(_command), epilog=epilog(_name))(_command)
 

@@ -1,4 +1,4 @@
-"""The six subcommands that answer for audio: what each of them lets a user choose."""
+"""The subcommands that answer for audio: what each of them lets a user choose."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 from typer import Argument, Option
 
 from ..errors import UsageError
-from .options import AnswerOptions, RunOptions, Sources, expand, parse_labels, task_option
-from .run import execute
+from .options import AnswerOptions, RunOptions, Sources, expand
+from .run import RUN, execute
+from .task_options import Questions, ScoreOptions, Style, Tasks, Timestamps, To, task_option
 
 
 @expand
@@ -16,9 +17,7 @@ def transcribe(
     *,
     sources: Sources = None,
     task: Annotated[str | None, task_option("transcribe")] = None,
-    timestamps: Annotated[
-        bool, Option("--timestamps", help="Say when each word is spoken, too.")
-    ] = False,
+    timestamps: Timestamps = False,
     answer: AnswerOptions,
     how: RunOptions,
 ) -> None:
@@ -30,10 +29,7 @@ def transcribe(
 def translate(
     *,
     sources: Sources = None,
-    to: Annotated[
-        str | None,
-        Option("--to", metavar="LANGUAGE", help="The language to write: English if not given."),
-    ] = None,
+    to: To = None,
     task: Annotated[str | None, task_option("translate")] = None,
     answer: AnswerOptions,
     how: RunOptions,
@@ -47,10 +43,7 @@ def caption(
     *,
     sources: Sources = None,
     task: Annotated[str | None, task_option("caption")] = None,
-    style: Annotated[
-        str | None,
-        Option("--style", metavar="STYLE", help="The output instruction, as caption_audiocaps."),
-    ] = None,
+    style: Style = None,
     answer: AnswerOptions,
     how: RunOptions,
 ) -> None:
@@ -63,44 +56,12 @@ def classify(
     *,
     sources: Sources = None,
     task: Annotated[str | None, task_option("classify")] = None,
-    labels: Annotated[
-        str | None,
-        Option(
-            "--labels",
-            metavar="A,B,C|@FILE",
-            help="Labels to choose from instead of the task's own; a file has one a line.",
-        ),
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        Option("--top-k", metavar="COUNT", min=1, help="Keep the likeliest labels only."),
-    ] = None,
-    threshold: Annotated[
-        float,
-        Option(
-            "--threshold",
-            metavar="PROBABILITY",
-            help="Drop labels below it; a record without any is flagged 'abstained'.",
-        ),
-    ] = 0.0,
-    free: Annotated[
-        bool, Option("--free", help="Let the model write an answer instead of scoring labels.")
-    ] = False,
+    scores: ScoreOptions,
     answer: AnswerOptions,
     how: RunOptions,
 ) -> None:
     """Give each label of a set its probability."""
-    execute(
-        "classify",
-        sources,
-        answer,
-        how,
-        task=task,
-        labels=parse_labels(labels),
-        top_k=top_k,
-        threshold=threshold,
-        free=free,
-    )
+    execute("classify", sources, answer, how, task=task, **scores.values())
 
 
 @expand
@@ -138,4 +99,35 @@ def ask(
     execute("ask", sources, answer, how, task=task, question=question)
 
 
-COMMANDS = (transcribe, translate, caption, classify, timestamp, ask)
+@expand
+def run(
+    *,
+    sources: Sources = None,
+    tasks: Tasks = None,
+    questions: Questions = None,
+    to: To = None,
+    timestamps: Timestamps = False,
+    style: Style = None,
+    scores: ScoreOptions,
+    answer: AnswerOptions,
+    how: RunOptions,
+) -> None:
+    """Do several tasks about each SOURCE, hearing it once.
+
+    Each option is for those of the tasks that have it.
+    """
+    execute(
+        RUN,
+        sources,
+        answer,
+        how,
+        tasks=tasks or [],
+        questions=questions or [],
+        to=to,
+        timestamps=timestamps,
+        style=style,
+        **scores.values(),
+    )
+
+
+COMMANDS = (transcribe, translate, caption, classify, timestamp, ask, run)

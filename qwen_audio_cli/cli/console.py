@@ -58,10 +58,17 @@ class _Formatter(logging.Formatter):
 
 
 class Progress:
-    """Counts the records of a run, shows a bar on a terminal, and sums the run up in a line."""
+    """Counts the files of a run, shows a bar on a terminal, and sums the run up in a line.
 
-    def __init__(self) -> None:
-        self.done = self.failed = 0
+    `answered` is how many records are no errors; a file with an error record has failed.
+    """
+
+    def __init__(self, tasks: int) -> None:
+        """`tasks` is how many records a file may give, one after the other."""
+        self.files = self.failed = self.answered = 0
+        self._tasks = tasks
+        self._file: str | None = None
+        self._errors = self._answers = 0  # of the last file
         self._seconds = 0.0
         self._begun = time.perf_counter()
         self._bar: tqdm[Any] | None = None
@@ -77,15 +84,21 @@ class Progress:
 
     def count(self, record: Record | ErrorRecord) -> None:
         """Take note of a record."""
+        is_new = self._tasks == 1 or record.file != self._file
+        if is_new:
+            self.files += 1
+            self._file, self._errors, self._answers = record.file, 0, 0
         if isinstance(record, ErrorRecord):
-            self.failed += 1
+            self.failed += not self._errors
+            self._errors += 1
         else:
-            self.done += 1
-            self._seconds += record.duration or 0.0
+            self.answered += 1
+            self._seconds += 0.0 if self._answers else record.duration or 0.0
+            self._answers += 1
         if self._bar is not None:
             hours, speed = self._seconds / 3600, self._speed()
             self._bar.set_postfix_str(f"{hours:.2f} h of audio, {speed:.1f}x real time", False)
-            self._bar.update()
+            self._bar.update(is_new)
 
     def close(self) -> None:
         """Take the bar off the terminal."""
@@ -94,12 +107,11 @@ class Progress:
             self._bar.close()
 
     def summary(self, before: int) -> str:
-        """One line about the run; `before` is how many inputs were done before it."""
-        files = self.done + self.failed
-        parts = [f"{files} file{'' if files == 1 else 's'}", f"{self.failed} failed"]
+        """One line about the run; `before` is how many records were there before it."""
+        parts = [f"{self.files} file{'' if self.files == 1 else 's'}", f"{self.failed} failed"]
         if before:
-            parts.append(f"{before} done before")
-        if self.done:
+            parts.append(f"{before} {'' if self._tasks == 1 else 'records '}done before")
+        if self.answered:
             elapsed = time.perf_counter() - self._begun
             speed = f"in {elapsed:.1f} s: {self._speed():.1f}x real time"
             parts.append(f"{self._seconds:.1f} s of audio {speed}")

@@ -39,6 +39,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "qwa timestamp --events --model ~/Qwen-Audio street.wav",
         ),
         "ask": ('qwa ask "What is the dog doing?" a.wav b.wav --model ~/Qwen-Audio-Chat',),
+        "run": (
+            "qwa run --tasks transcribe,translate,classify:language --top-k 1 examples/",
+            "qwa run --tasks transcribe,caption,classify:scene --model ~/Qwen-Audio street.wav",
+            'qwa run --question "Who speaks?" --question "Where?" --model ~/Qwen-Audio-Chat a.wav',
+        ),
+        "bench": ("qwa bench", "qwa bench --model ~/Qwen-Audio --device cuda talks/"),
         "tasks": ("qwa tasks", "qwa tasks --json | jq -r 'select(.models != []).name'"),
         "models": ("qwa models", "qwa models --json | jq -r .name"),
         "schema": ("qwa schema > record.schema.json",),
@@ -49,15 +55,20 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _SOURCE = (
     "SOURCE is an audio file, a directory (the audio files in it), a glob, or - for audio on "
-    "standard input. Each gives one record: a line of JSON on standard output."
+    "standard input."
 )
 
 
 def description(command: Callable[..., None]) -> str:
     """What a command's help begins with."""
-    text = command.__doc__ or ""
-    takes_sources = "sources" in inspect.signature(command).parameters
-    return f"{text}\n\n{_SOURCE}" if takes_sources else text
+    text = inspect.getdoc(command) or ""
+    parameters = inspect.signature(command).parameters
+    if "sources" not in parameters:
+        return text
+    if "output" not in parameters:  # it writes no records
+        return f"{text}\n\n{_SOURCE}"
+    records = "one record a task" if "tasks" in parameters else "one record"
+    return f"{text}\n\n{_SOURCE} Each gives {records}: a line of JSON on standard output."
 
 
 def epilog(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The options of the command line: each is declared once, however many commands have it."""
+"""The options that every answering command has, each declared once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from typer import Argument, Context, Option
+from typer import Argument, Option
 
-from ..api import Qwa
+from ..api import DEVICE_MAPS, ORDERS, Qwa
 from ..errors import UsageError
 from ..languages import LANGUAGES
 from ..models import MODELS
 from ..records import FLAGS
-from ..tasks import DEFAULTS, TASKS
 
 SHOW_TAGS = "show"
 """The value of `--tags` that prints the sequence instead of running."""
@@ -66,26 +65,10 @@ def _flags(incomplete: str) -> list[str]:
     return [before + comma + flag for flag in FLAGS if flag.startswith(last)]
 
 
-def _tasks(context: Context, incomplete: str) -> list[str]:
-    return [
-        task.name
-        for task in TASKS.values()
-        if task.command == context.info_name and task.name.startswith(incomplete)
-    ]
-
-
 # --- the options --------------------------------------------------------------------------------
 
 # Typer would print the Python type of an argument, so the command's description tells of it.
 Sources = Annotated[list[str] | None, Argument(metavar="SOURCE", hidden=True)]
-
-
-def task_option(command: str) -> Any:
-    """`--task` of a command, its help naming the tasks there are."""
-    default = DEFAULTS[command]
-    others = [t.name for t in TASKS.values() if t.command == command and t.name != default]
-    names = ", ".join([f"{default} (default)", *others])
-    return Option("--task", metavar="TASK", autocompletion=_tasks, help=f"One of: {names}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +151,24 @@ class RunOptions:
             help="auto, cpu, cuda, cuda:1, mps.",
         ),
     ] = "auto"
+    devices: Annotated[
+        str | None,
+        Option(
+            "--devices",
+            metavar="LIST",
+            help="Several devices, as 0,1 or cpu,cpu: a process for each, sharing the sources.",
+        ),
+    ] = None
+    device_map: Annotated[
+        str | None,
+        Option(
+            "--device-map",
+            metavar="HOW",
+            autocompletion=_starting(DEVICE_MAPS),
+            help="Spread a model that is too large for one device over all: "
+            f"{', '.join(DEVICE_MAPS)}.",
+        ),
+    ] = None
     dtype: Annotated[
         str,
         Option(
@@ -178,7 +179,13 @@ class RunOptions:
         ),
     ] = "auto"
     batch: Annotated[
-        int, Option("--batch", metavar="COUNT", min=1, help="Clips to answer at once.")
+        int | None,
+        Option(
+            "--batch",
+            metavar="COUNT",
+            min=1,
+            help="Clips to answer at once; what suits the device if not given.",
+        ),
     ] = Qwa.batch
     workers: Annotated[
         int, Option("--workers", metavar="COUNT", min=1, help="Threads that decode audio.")
@@ -187,6 +194,24 @@ class RunOptions:
         bool,
         Option("--full-window", help="Encode each clip at the model's whole window: slower."),
     ] = False
+    deterministic: Annotated[
+        bool,
+        Option(
+            "--deterministic",
+            help="Answers equal to the last bit, whatever the batch: slower; on a CPU they are "
+            "so by default.",
+        ),
+    ] = False
+    order: Annotated[
+        str,
+        Option(
+            "--order",
+            metavar="ORDER",
+            autocompletion=_starting(ORDERS),
+            help="Records come as soon as they are complete (completion), or in the order of the "
+            "sources (input).",
+        ),
+    ] = Qwa.order
     recursive: Annotated[
         bool, Option("--recursive", "-r", help="Search directories downwards, not one level only.")
     ] = False
@@ -249,23 +274,3 @@ class RunOptions:
                 f"--fail-on-flag: unknown flag '{unknown[0]}'; known are {', '.join(FLAGS)}"
             )
         return flags
-
-
-def parse_labels(text: str | None) -> tuple[str, ...]:
-    """The labels of `a,b,c`, or those of `@file`, one a line.
-
-    Raises UsageError for a file that cannot be read and where there are none.
-    """
-    if text is None:
-        return ()
-    lines = text.split(",")
-    if text.startswith("@"):
-        try:
-            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise UsageError(f"--labels: {text[1:]} cannot be read: {reason}") from error
-    labels = tuple(label for line in lines if (label := line.strip()))
-    if not labels:
-        raise UsageError("--labels: there are none")
-    return labels

@@ -18,13 +18,18 @@ from ..api import Answering, Qwa
 from ..audio.sources import AUDIO_NAME, STANDARD_INPUT, Source, expand_sources
 from ..errors import NoInputError, UsageError
 from ..exits import Exit
+from ..fleet import parse_devices
 from ..options import Options
-from ..records import ErrorRecord
+from ..queries import Query, share
+from ..records import Record
 from ..sinks import Sink
 from ..sinks.journal import Journal
 from ..sinks.jsonl import JsonlSink
 from .console import LOG, Progress, configure
 from .options import AnswerOptions, RunOptions
+
+RUN = "run"
+"""The subcommand that does several tasks."""
 
 
 def execute(
@@ -36,18 +41,40 @@ def execute(
 ) -> None:
     """Run a subcommand, `own` being the options that it alone has; exit with what came of it."""
     configure(quiet=how.quiet, verbose=how.verbose, color=not how.no_color)
-    options = Options(**answer.values(), **own)
+    queries = _queries(command, answer.values() | own)
     if answer.show_tags:
-        typer.echo(str(options.tag_sequence(command)))
+        typer.echo("\n".join(str(query.tags) for query in queries))
         return
     flags = how.failing_flags()
     sources = _expand(words or (), how)
-    qwa = Qwa(how.model, how.device, how.dtype, how.batch, how.workers, how.full_window)
-    answering = qwa.prepare(command, options)
+    answering = _qwa(how).verify(queries)
     with JsonlSink.to_stdout() if how.to_stdout else JsonlSink.to_file(how.output) as sink:
         journal = Journal.read(how.output) if how.resume else Journal(Counter())
-        code = _answer(answering, _guard(sources, how), sink, journal, flags)
+        code = _answer(answering, _guard(sources, how), sink, journal, flags, len(queries))
     raise typer.Exit(code)
+
+
+def _queries(command: str, values: dict[str, Any]) -> Sequence[Query]:
+    """What a run asks of every source. Raises UsageError."""
+    if command != RUN:
+        return [Query(command, Options(**values))]
+    tasks, questions = values.pop("tasks"), values.pop("questions")
+    return share(tasks, questions, Options(**values))
+
+
+def _qwa(how: RunOptions) -> Qwa:
+    return Qwa(
+        model=how.model,
+        device=how.device,
+        dtype=how.dtype,
+        devices=() if how.devices is None else tuple(parse_devices(how.devices)),
+        device_map=how.device_map,
+        batch=how.batch,
+        workers=how.workers,
+        full_window=how.full_window,
+        order=how.order,
+        deterministic=how.deterministic,
+    )
 
 
 def _expand(words: Sequence[str], how: RunOptions) -> Iterator[Source]:
@@ -112,22 +139,24 @@ def _answer(
     sink: Sink,
     journal: Journal,
     failing: frozenset[str],
+    tasks: int,
 ) -> Exit:
-    """Write a record for every source that is not in the journal."""
+    """Write a record for every source and task that is not in the journal."""
     before = len(journal)
     begun = time.perf_counter()
     records = answering(sources, journal.take)
     LOG.debug("loaded in %.1f s", time.perf_counter() - begun)
-    progress = Progress()
-    flagged = False
+    progress = Progress(tasks)
+    flagged, told = False, ""
     try:
         for record in records:
             with progress.aside():
                 sink.write(record)
-                if isinstance(record, ErrorRecord):
-                    LOG.error("%s", record.message)
-                else:
+                if isinstance(record, Record):
                     flagged |= not failing.isdisjoint(record.flags)
+                elif record.message != told:  # once for all the tasks of a file
+                    LOG.error("%s", record.message)
+                    told = record.message
             progress.count(record)
     except (KeyboardInterrupt, SystemExit):
         progress.close()
@@ -138,5 +167,5 @@ def _answer(
     before -= len(journal)
     LOG.info("%s", progress.summary(before))
     if progress.failed:
-        return Exit.SOME_FAILED if progress.done or before else Exit.ALL_FAILED
+        return Exit.SOME_FAILED if progress.answered or before else Exit.ALL_FAILED
     return Exit.FLAGGED if flagged else Exit.OK

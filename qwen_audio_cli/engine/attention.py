@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from .arena import Arena, Extent
+from .transfer import to_device
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,8 +157,9 @@ def padded(spans: Sequence[Span], device: torch.device) -> Attend:
             (rows[index] - span.start)
         ]
     real = torch.cat([torch.arange(most) < span.rows for span in spans]).nonzero()[:, 0]
-    targets = rows.flatten()[real].to(device)
-    rows, own, seen, real = (tensor.to(device) for tensor in (rows, own, seen, real))
+    targets = to_device(rows.flatten()[real], device)
+    rows, own, real = (to_device(tensor, device) for tensor in (rows, own, real))
+    seen = to_device(seen, device, torch.bool)
 
     def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         mixed = scaled_dot_product_attention(
@@ -190,8 +192,9 @@ def varlen(spans: Sequence[Span], device: torch.device, kernel: Kernel | None = 
     starts = [span.extent.start for span in plain]
     used = [span.extent.length + span.rows for span in plain]
     stop = plain[-1].stop if plain else 0
-    begins = _ints([*(span.start for span in plain), stop], device)
-    keys_begin, keys_used = _ints([*starts, 0], device), _ints(used, device)
+    begins = to_device([*(span.start for span in plain), stop], device, torch.int32)
+    keys_begin = to_device([*starts, 0], device, torch.int32)
+    keys_used = to_device(used, device, torch.int32)
 
     def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         out = torch.zeros_like(query)
@@ -222,7 +225,3 @@ def varlen_kernel() -> Kernel:
     from torch.nn.attention.varlen import varlen_attn
 
     return varlen_attn
-
-
-def _ints(values: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.int32).to(device, non_blocking=True)

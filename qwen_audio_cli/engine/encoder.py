@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.nn.functional import pad
 
 from .memory import is_out_of_memory
 from .request import AudioInput, Model
+from .transfer import to_device
 
 LOG = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class EncoderStage:
             features = [audio.features for _, audio in members if audio.features is not None]
             lengths = [feature.shape[-1] for feature in features]
             batch = torch.stack([pad(f, (0, max(lengths) - f.shape[-1])) for f in features])
-            memories = self._model.encode(self._transfer(batch), lengths)
+            memories = self._model.encode(to_device(batch, self._device, batch.dtype), lengths)
         except Exception as error:
             short = is_out_of_memory(error)
             failure = error.with_traceback(None)  # its frames hold the tensors that were too many
@@ -112,8 +112,3 @@ class EncoderStage:
         half = len(members) // 2
         self._encode(members[:half], failed)
         self._encode(members[half:], failed)
-
-    def _transfer(self, batch: Tensor) -> Tensor:
-        if self._stream is None:
-            return batch.to(self._device)
-        return batch.pin_memory().to(self._device, non_blocking=True)

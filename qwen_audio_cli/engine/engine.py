@@ -10,106 +10,32 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar, cast
+from typing import Generic, cast
 
 import torch
 from torch import Tensor
 
-from .arena import Arena, Extent
+from .arena import Arena
 from .attention import Backend, backend_for
 from .encoder import EncoderStage
 from .graphs import DecodeGraphs
 from .memory import is_out_of_memory, rows_that_fit
-from .request import AudioInput, Dialogue, FinishReason, Generate, Generated, Model, Score
+from .request import FinishReason, Generate, Generated, Model, Score
 from .runner import FIXED_ROWS, ROWS, Feed, Runner
 from .sampler import Sampled, loops, sample
 from .scheduler import Budget, Scheduler
 from .scoring import Scoring
+from .transfer import to_device
+from .work import Cancelled, Done, K, Launched, Member, R, Running, Work
 
 LOG = logging.getLogger(__name__)
-
-K = TypeVar("K")
-R = TypeVar("R")
 
 
 USUAL_ROWS = 2048
 """Rows that are reserved for each seat: what 30 s of audio, a prompt and an answer take and more. A
 single request may have as many as the model has positions."""
-
-
-class Cancelled(Exception):
-    """What ends a work that was cancelled."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Work(Generic[K, R]):
-    """One clip (or several, for one request about all of them) and the dialogue to hold over it."""
-
-    key: K
-    audios: tuple[AudioInput, ...]
-    dialogue: Dialogue[R]
-
-
-@dataclass(frozen=True, slots=True)
-class Done(Generic[K, R]):
-    """The outcome of a work: its result, or the exception that ended it."""
-
-    key: K
-    result: R | None
-    error: Exception | None
-
-
-@dataclass(slots=True, eq=False)
-class _Running(Generic[K, R]):
-    """A clip in work: the request being answered, and what is in its rows of the arena.
-
-    `fed` are the prompt's tokens whose keys the extent holds, `feed` those to compute next, None
-    for the one that was sampled last. `launched` counts the steps of an answer so far, of which
-    `tokens` have been read; `rows` is what the request needs of the arena.
-    """
-
-    work: Work[K, R]
-    seat: int
-    request: Generate | Score | None = None
-    scoring: Scoring | None = None
-    context: object = None
-    extent: Extent | None = None
-    rows: int = 0
-    fed: list[int] = field(default_factory=list)
-    feed: Sequence[int] | None = ()
-    launched: int = 0
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-
-    @property
-    def branches(self) -> tuple[int, ...]:
-        """The lengths of the continuations in `feed`, if it is of several."""
-        return self.scoring.branches if self.scoring else ()
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether the answer may grow by what has been launched already and a token more."""
-        return not isinstance(self.request, Generate) or self.launched < self.request.longest
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Member(Generic[K, R]):
-    """A clip in a step, with the request it takes part for: it may have another by the end."""
-
-    number: int
-    running: _Running[K, R]
-    request: Generate | Score | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Launched(Generic[K, R]):
-    """A step on its way: who takes part, what was sampled, and the scores of who scores."""
-
-    generating: list[_Member[K, R]]
-    sampled: Sampled | None
-    scoring: list[tuple[_Member[K, R], Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +88,10 @@ class Engine(Generic[K, R]):
             graphs,
         )
         self._seats = list(range(budget.seats))
-        self._running: dict[int, _Running[K, R]] = {}
+        self._running: dict[int, Running[K, R]] = {}
         self._arriving: dict[int, Work[K, R]] = {}
         self._numbers = iter(range(2**63))
-        self._pending: _Launched[K, R] | None = None
+        self._pending: Launched[K, R] | None = None
         self._finished: list[Done[K, R]] = []
 
     @property
@@ -223,13 +149,13 @@ class Engine(Generic[K, R]):
                 work.dialogue.close()
                 self._close(encoded.number, work, Done(work.key, None, encoded.error))
                 continue
-            running = _Running(work, self._seats.pop())
+            running = Running(work, self._seats.pop())
             self._running[encoded.number] = running
             self._resume(encoded.number, running, partial(next, work.dialogue))
         return self.scheduler.schedule()
 
     def _resume(
-        self, number: int, running: _Running[K, R], resume: Callable[[], Generate | Score]
+        self, number: int, running: Running[K, R], resume: Callable[[], Generate | Score]
     ) -> None:
         """Let the clip's dialogue go on, and open the request it comes to, or end the clip."""
         while True:
@@ -247,7 +173,7 @@ class Engine(Generic[K, R]):
             except Exception as error:
                 resume = partial(running.work.dialogue.throw, error)
 
-    def _open(self, number: int, running: _Running[K, R], request: Generate | Score) -> None:
+    def _open(self, number: int, running: Running[K, R], request: Generate | Score) -> None:
         """Queue a request; what its prompt has in common with the last one's is kept."""
         scoring = Scoring(request) if isinstance(request, Score) else None
         rows = len(request.prompt)
@@ -279,10 +205,10 @@ class Engine(Generic[K, R]):
 
     # --- run ------------------------------------------------------------------------------------
 
-    def _run(self, numbers: Sequence[int]) -> _Launched[K, R] | None:
+    def _run(self, numbers: Sequence[int]) -> Launched[K, R] | None:
         """Compute a step and sample from it; where it fails, in two, down to the one at fault."""
         members = [
-            _Member(number, self._running[number], self._running[number].request)
+            Member(number, self._running[number], self._running[number].request)
             for number in numbers
             if self._running[number].unfinished
         ]
@@ -311,7 +237,7 @@ class Engine(Generic[K, R]):
                 self._postprocess(launched)
         return None
 
-    def _launch(self, members: Sequence[_Member[K, R]]) -> _Launched[K, R]:
+    def _launch(self, members: Sequence[Member[K, R]]) -> Launched[K, R]:
         """Compute the next rows of these clips in one packed step, and sample."""
         feeds = []
         for member in members:
@@ -322,9 +248,9 @@ class Engine(Generic[K, R]):
                 Feed(running.extent, running.context, running.feed, running.seat, running.branches)
             )
         scores = self._runner.run(feeds, self._last)
-        generating: list[_Member[K, R]] = []
+        generating: list[Member[K, R]] = []
         sampled_rows: list[int] = []
-        scoring: list[tuple[_Member[K, R], Tensor]] = []
+        scoring: list[tuple[Member[K, R], Tensor]] = []
         row = 0
         for member, feed in zip(members, feeds, strict=True):
             wanted = sum(feed.branches) or 1
@@ -341,9 +267,9 @@ class Engine(Generic[K, R]):
                 running.fed += running.feed or ()
             running.feed = None
             running.launched += 1
-        return _Launched(generating, sampled, scoring)
+        return Launched(generating, sampled, scoring)
 
-    def _sample(self, scores: Tensor, members: Sequence[_Member[K, R]], rows: list[int]) -> Sampled:
+    def _sample(self, scores: Tensor, members: Sequence[Member[K, R]], rows: list[int]) -> Sampled:
         """Sample for each member from its row, and keep the tokens on the device, by seat."""
         requests = [cast(Generate, member.request) for member in members]
         positions = [member.running.launched for member in members]
@@ -351,18 +277,18 @@ class Engine(Generic[K, R]):
         padded = [*rows, *rows[:1] * spare]
         whole = padded == list(range(len(scores)))
         tokens, logprobs = sample(
-            scores if whole else scores[torch.tensor(padded, device=scores.device)],
+            scores if whole else scores[to_device(padded, scores.device)],
             requests + requests[:1] * spare,
             positions + positions[:1] * spare,
         )
         tokens, logprobs = tokens[: len(rows)], logprobs[: len(rows)]
-        seats = torch.tensor([member.running.seat for member in members], device=tokens.device)
-        self._last[seats] = tokens.to(self._last.device)
+        seats = to_device([member.running.seat for member in members], self._last.device)
+        self._last.index_copy_(0, seats, tokens.to(self._last.device))
         return Sampled.begin(tokens, logprobs)
 
     # --- postprocess ----------------------------------------------------------------------------
 
-    def _postprocess(self, launched: _Launched[K, R]) -> None:
+    def _postprocess(self, launched: Launched[K, R]) -> None:
         """Read a step: extend answers by a token, end those that are complete."""
         read = launched.sampled.read() if launched.sampled else ()
         for member, (token, logprob) in zip(launched.generating, read, strict=True):
@@ -372,7 +298,7 @@ class Engine(Generic[K, R]):
             if self._current(member):
                 self._score(member, scores)
 
-    def _extend(self, member: _Member[K, R], token: int, logprob: float) -> None:
+    def _extend(self, member: Member[K, R], token: int, logprob: float) -> None:
         running, request = member.running, cast(Generate, member.request)
         if not math.isfinite(logprob):
             error = ArithmeticError("the model's scores are not finite")
@@ -393,7 +319,7 @@ class Engine(Generic[K, R]):
             answer = Generated(running.tokens, running.logprobs, finish, watched)
             self._resume(member.number, running, partial(running.work.dialogue.send, answer))
 
-    def _score(self, member: _Member[K, R], scores: Tensor) -> None:
+    def _score(self, member: Member[K, R], scores: Tensor) -> None:
         running = member.running
         assert running.scoring is not None
         try:
@@ -408,12 +334,12 @@ class Engine(Generic[K, R]):
             running.launched = 0
             self.scheduler.open(member.number, len(running.feed), running.rows, once=True)
 
-    def _current(self, member: _Member[K, R]) -> bool:
+    def _current(self, member: Member[K, R]) -> bool:
         """Whether a member of a step still has the request it was in the step for."""
         running = self._running.get(member.number)
         return running is member.running and running.request is member.request
 
-    def _fail(self, number: int, running: _Running[K, R], error: Exception) -> None:
+    def _fail(self, number: int, running: Running[K, R], error: Exception) -> None:
         """Let the clip's dialogue know of an error; it may have something else to ask."""
         self._resume(number, running, partial(running.work.dialogue.throw, error))
 

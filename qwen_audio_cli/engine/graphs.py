@@ -15,6 +15,7 @@ from torch import Tensor
 from .arena import Arena
 from .attention import Attend, Kernel, Span, Step, varlen_kernel
 from .request import Model
+from .transfer import to_device
 
 Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], object], Tensor]]
 """Records what a function does; gives what does it again, and the tensor it leaves each time."""
@@ -61,10 +62,7 @@ class DecodeGraphs:
             (seat, begin + length, length, length + 1, begin)
             for seat, begin, length in [*rows, *spare]
         ]
-        host = torch.tensor(columns).T
-        if self._buffers.is_cuda:
-            host = host.pin_memory()
-        self._buffers[:, :size].copy_(host, non_blocking=True)
+        self._buffers[:, :size].copy_(to_device(torch.tensor(columns).T, self._buffers.device))
         if size not in self._graphs:
             self._graphs[size] = self._capture(partial(self._step, size))
         replay, scores = self._graphs[size]

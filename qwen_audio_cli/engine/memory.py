@@ -21,9 +21,7 @@ def rows_that_fit(shape: CacheShape) -> int:
     """How many positions memory has room for, on the fullest of the devices that keep layers."""
     layers = Counter(shape.devices)
     per_layer = shape.row_bytes // len(shape.devices)
-    return min(
-        int(_free_bytes(device) // (count * per_layer)) for device, count in layers.items()
-    )
+    return min(int(_free_bytes(device) // (count * per_layer)) for device, count in layers.items())
 
 
 def _free_bytes(device: torch.device) -> float:

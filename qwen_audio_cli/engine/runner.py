@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-import torch
 from torch import Tensor
 
 from .arena import Arena, Extent
 from .attention import Backend, Span, Step
 from .graphs import DecodeGraphs
 from .request import Model
+from .transfer import to_device
 
 ROWS = 4
 """Rows of a step are filled up to a multiple of this.
@@ -80,21 +80,14 @@ class Runner:
         tokens, positions, targets, wanted = _pack(feeds)
         device = last.device
         spare = [0] * (-len(tokens) % self._multiple)
-        ids = _tensor(device, [max(token, 0) for token in tokens] + spare)
+        ids = to_device([max(token, 0) for token in tokens] + spare, device)
         sampled = [row for row, token in enumerate(tokens) if token < 0]
         if sampled:
-            seats = _tensor(device, [-1 - tokens[row] for row in sampled])
-            ids.index_copy_(0, _tensor(device, sampled), last.index_select(0, seats))
-        step = Step(self._arena, _spans(feeds), _tensor(device, targets + spare), self._backend)
-        rows = _tensor(device, wanted + wanted[:1] * (-len(wanted) % self._multiple))
-        return self._model.forward(ids, _tensor(device, positions + spare), step, rows)
-
-
-def _tensor(device: torch.device, values: Sequence[int]) -> Tensor:
-    tensor = torch.tensor(values, dtype=torch.long)
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+            seats = to_device([-1 - tokens[row] for row in sampled], device)
+            ids.index_copy_(0, to_device(sampled, device), last.index_select(0, seats))
+        step = Step(self._arena, _spans(feeds), to_device(targets + spare, device), self._backend)
+        rows = to_device(wanted + wanted[:1] * (-len(wanted) % self._multiple), device)
+        return self._model.forward(ids, to_device(positions + spare, device), step, rows)
 
 
 def _spans(feeds: Sequence[Feed]) -> list[Span]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .request import Generate
+from .transfer import to_device
 
 LONGEST_PERIOD = 32
 REPEATS = 8
@@ -56,9 +57,10 @@ def sample(
     drawn = [row for row, request in enumerate(requests) if request.temperature > 0]
     if drawn:
         keys = [(requests[row].seed, positions[row]) for row in drawn]
-        heat = torch.tensor([requests[row].temperature for row in drawn], device=scores.device)
+        heat = to_device([requests[row].temperature for row in drawn], scores.device, torch.float32)
         noise = gumbel(keys, scores.shape[-1], scores.device)
-        tokens[drawn] = (scores[drawn] / heat[:, None] + noise).argmax(-1)
+        rows = to_device(drawn, scores.device)
+        tokens.index_copy_(0, rows, (scores[rows] / heat[:, None] + noise).argmax(-1))
     logprobs = scores.gather(-1, tokens[:, None])[:, 0] - scores.logsumexp(-1)
     return tokens, logprobs
 
@@ -74,9 +76,8 @@ def _biased(scores: Tensor, requests: Sequence[Generate], positions: Sequence[in
     for bias, members in rows.values():
         if len(members) == len(scores):
             return scores + bias
-        scores = scores.index_add(
-            0, torch.tensor(members, device=scores.device), bias.expand(len(members), -1)
-        )
+        rows_of_bias = to_device(members, scores.device)
+        scores = scores.index_add(0, rows_of_bias, bias.expand(len(members), -1))
     return scores
 
 
@@ -85,9 +86,9 @@ def gumbel(keys: Sequence[tuple[int, int]], width: int, device: torch.device) ->
 
     The same on every device and in any batch, unlike a random generator's.
     """
-    hashed = torch.tensor([(seed * 0x9E3779B1 + position) & _MASK for seed, position in keys])
+    hashed = to_device([(seed * 0x9E3779B1 + position) & _MASK for seed, position in keys], device)
     lanes = torch.arange(width, device=device) * 0x85EBCA77
-    mixed = _mix(_mix(hashed.to(device))[:, None] + lanes)
+    mixed = _mix(_mix(hashed)[:, None] + lanes)
     uniform = (mixed.double() + 0.5) / 2.0**32
     return -torch.log(-torch.log(uniform)).float()
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 
-import torch
 from torch import Tensor
 
 from .request import Score, Scored
+from .transfer import to_device
 
 BRANCH_ROWS = 512
 """Tokens of continuations that share a step; more than one takes is for the next step."""
@@ -51,11 +51,11 @@ class Scoring:
         shares = scores.log_softmax(-1)
         continuations = self._request.continuations
         if not self._logprobs:
-            first = torch.tensor([tokens[0] for tokens in continuations], device=shares.device)
+            first = to_device([tokens[0] for tokens in continuations], shares.device)
             self._logprobs = [[value] for value in shares[0, first].tolist()]
         else:
             following = [t for i in self._chunk for t in continuations[i][1:]]
-            chosen = torch.tensor(following, device=shares.device)[:, None]
+            chosen = to_device(following, shares.device)[:, None]
             values = shares.gather(1, chosen)[:, 0].tolist()
             ends = accumulate(self.branches)
             for i, length, end in zip(self._chunk, self.branches, ends, strict=True):

@@ -13,7 +13,6 @@ from torch import Tensor
 from ..engine.request import Dialogue, FinishReason, Model
 from ..tags import TagSequence
 from ..tasks import Task
-from .placement import DeviceMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ class Family(Protocol):
         """Raise UsageError, naming what is wrong, for a job this checkpoint cannot do."""
 
     def load(
-        self, dtype: torch.dtype, device: torch.device, device_map: DeviceMap | None = None
+        self, dtype: torch.dtype, device: torch.device, device_map: str | None = None
     ) -> None:
         """Load the weights onto a device, or spread over several by `device_map`.
 

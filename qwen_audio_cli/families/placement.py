@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from ..errors import ModelError
-
-DeviceMap = Literal["auto", "balanced", "sequential"]
-"""How a model is spread, in the terms of accelerate: `sequential` fills one device after the other,
-`auto` and `balanced` use all evenly."""
-
-DEVICE_MAPS: tuple[DeviceMap, ...] = get_args(DeviceMap)
 
 
 class Plan:
@@ -26,9 +19,12 @@ class Plan:
 
     @classmethod
     def spread(
-        cls, model: nn.Module, how: DeviceMap, dtype: torch.dtype, whole: Sequence[str]
+        cls, model: nn.Module, how: str, dtype: torch.dtype, whole: Sequence[str]
     ) -> Plan:
         """Plan for several devices; modules of the classes named in `whole` stay in one piece.
+
+        `how` is one of accelerate's ways: `sequential` fills one device after the other, `auto` and
+        `balanced` use all evenly.
 
         Raises ModelError where all devices together have too little memory.
         """

@@ -25,7 +25,6 @@ from ..tags import AUDIO_LANGUAGES, UNKNOWN, TagSequence
 from ..tasks import Parser
 from .base import ClipAnswer, Job
 from .checkpoint import Checkpoint
-from .placement import DeviceMap
 from .quality import FINISH_FLAGS, compression_ratio
 from .qwen_answer import plain_text, probabilities, timeline
 from .qwen_model import QwenAudioModel, geometry, mel_frames
@@ -81,7 +80,7 @@ class QwenAudio:
         self._stops = tuple(self.tokenizer.special[token] for token in ends)
 
     def load(
-        self, dtype: torch.dtype, device: torch.device, device_map: DeviceMap | None = None
+        self, dtype: torch.dtype, device: torch.device, device_map: str | None = None
     ) -> None:
         """Load the network. Raises ConfigError where the weights do not fit."""
         begin, pad, end = (self.tokenizer.special[token] for token in AUDIO_TOKENS)

@@ -15,10 +15,11 @@ from torch.nn.functional import avg_pool1d
 from ..audio.features import HOP
 from ..engine.arena import CacheShape
 from ..engine.attention import Span, Step, attention_dtype
+from ..engine.transfer import to_device
 from ..errors import ConfigError
 from .checkpoint import Checkpoint, blank_embedding
 from .encoder import AudioEncoder, EncoderConfig
-from .placement import DeviceMap, Plan, device_of
+from .placement import Plan, device_of
 from .qwen_decoder import QwenConfig, QwenDecoder
 
 SHORTEST = 3 * HOP
@@ -139,7 +140,7 @@ class QwenAudioModel(nn.Module):
         audio_tokens: tuple[int, int, int],
         dtype: torch.dtype,
         device: torch.device,
-        device_map: DeviceMap | None = None,
+        device_map: str | None = None,
     ) -> QwenAudioModel:
         """Load a checkpoint of the 2023 layout, onto `device` or spread by `device_map`.
 
@@ -198,7 +199,7 @@ def splice(x: Tensor, spans: Sequence[Span], audio_tokens: frozenset[int]) -> No
         places += here
         audio.append(heard[len(heard) - len(here) :])
     if places:
-        x.index_copy_(0, torch.tensor(places).to(x.device), torch.cat(audio).to(x))
+        x.index_copy_(0, to_device(places, x.device), torch.cat(audio).to(x))
 
 
 def _rename(name: str) -> str | None:

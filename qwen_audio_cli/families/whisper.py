@@ -24,7 +24,6 @@ from ..errors import ConfigError, UsageError
 from ..languages import LANGUAGES, UNSPACED
 from .base import ClipAnswer, Job, TimedWord
 from .checkpoint import Checkpoint
-from .placement import DeviceMap
 from .quality import FINISH_FLAGS, compression_ratio
 from .whisper_decoder import Hearing
 from .whisper_model import WhisperModel
@@ -69,7 +68,7 @@ class Whisper:
         self._read_tokens()
 
     def load(
-        self, dtype: torch.dtype, device: torch.device, device_map: DeviceMap | None = None
+        self, dtype: torch.dtype, device: torch.device, device_map: str | None = None
     ) -> None:
         """Load the network."""
         if device_map:
