@@ -196,6 +196,30 @@ def test_what_single_runs_have_done_a_run_of_several_tasks_leaves_out(
     assert here(*line) == (0, [], ["qwa: 0 files, 0 failed, 4 records done before"])
 
 
+def test_several_devices_write_one_output_in_order(tmp_path: Path) -> None:
+    """Two processes; the first file is the longest by far, one is bad, and nothing is lost."""
+    long = EXAMPLES / "en-no-connection.wav"
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"RIFF no audio")
+    output = tmp_path / "out.jsonl"
+    options = ("--devices", "cpu,cpu", "--order", "input", "-o", output)
+    code, _, lines = qwa("transcribe", long, bad, UN, ONE, *options)
+    assert code == Exit.SOME_FAILED
+    found = records(output.read_bytes())
+    assert [record["file"] for record in found] == [str(f) for f in (long, bad, UN, ONE)]
+    assert found[3]["text"] == SAID and found[1]["error"]["code"] == "unsupported"
+    assert lines[-1].startswith("qwa: 4 files, 1 failed")
+    code, _, lines = qwa("transcribe", long, UN, ONE, *options, "--resume")
+    assert code == Exit.OK and lines == ["qwa: 0 files, 0 failed, 3 done before"]
+
+
+def test_a_device_that_is_not_there_is_told_once() -> None:
+    for options in (("--device", "cuda:7"), ("--devices", "6,7")):
+        code, found, lines = qwa("transcribe", ONE, *options)
+        assert code == Exit.UNAVAILABLE and found == []
+        assert len(lines) == 1 and "is not available" in lines[0]
+
+
 def test_a_reader_that_goes_away_ends_the_run_quietly() -> None:
     command = [*QWA, "transcribe", "--batch", "1", "examples"]
     with subprocess.Popen(

@@ -77,9 +77,7 @@ class Family(Protocol):
     def check(self, job: Job) -> None:
         """Raise UsageError, naming what is wrong, for a job this checkpoint cannot do."""
 
-    def load(
-        self, dtype: torch.dtype, device: torch.device, device_map: str | None = None
-    ) -> None:
+    def load(self, dtype: torch.dtype, device: torch.device, device_map: str | None = None) -> None:
         """Load the weights onto a device, or spread over several by `device_map`.
 
         Raises ConfigError where the weights do not fit the configuration, ModelError where memory

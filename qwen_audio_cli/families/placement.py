@@ -18,9 +18,7 @@ class Plan:
         self._devices = dict(devices)
 
     @classmethod
-    def spread(
-        cls, model: nn.Module, how: str, dtype: torch.dtype, whole: Sequence[str]
-    ) -> Plan:
+    def spread(cls, model: nn.Module, how: str, dtype: torch.dtype, whole: Sequence[str]) -> Plan:
         """Plan for several devices; modules of the classes named in `whole` stay in one piece.
 
         `how` is one of accelerate's ways: `sequential` fills one device after the other, `auto` and

@@ -79,9 +79,7 @@ class QwenAudio:
         ends = ("<|endoftext|>", "<|im_end|>", "<|im_start|>")[: 3 if self._chats else 1]
         self._stops = tuple(self.tokenizer.special[token] for token in ends)
 
-    def load(
-        self, dtype: torch.dtype, device: torch.device, device_map: str | None = None
-    ) -> None:
+    def load(self, dtype: torch.dtype, device: torch.device, device_map: str | None = None) -> None:
         """Load the network. Raises ConfigError where the weights do not fit."""
         begin, pad, end = (self.tokenizer.special[token] for token in AUDIO_TOKENS)
         self.model = QwenAudioModel.load(

@@ -67,9 +67,7 @@ class Whisper:
         self._tokenizer = _tokenizer(directory)
         self._read_tokens()
 
-    def load(
-        self, dtype: torch.dtype, device: torch.device, device_map: str | None = None
-    ) -> None:
+    def load(self, dtype: torch.dtype, device: torch.device, device_map: str | None = None) -> None:
         """Load the network."""
         if device_map:
             raise UsageError(f"{self.label} is small enough for one device: it takes no device map")
