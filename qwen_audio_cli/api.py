@@ -12,8 +12,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from .answering import Answering
 from .audio.sources import Source, expand_sources
 from .errors import UsageError
 from .models import default_for, open_model
@@ -39,19 +40,6 @@ other, `auto` and `balanced` use all evenly."""
 
 Name = str | os.PathLike[str]
 """What names a source: a file, a directory, a glob, or `-`."""
-
-
-class Answering(Protocol):
-    """A verified run: loads its model if need be and answers for sources.
-
-    `is_done` tells of a record's id whether its work is there already. Raises ConfigError where
-    the weights do not fit.
-    """
-
-    def __call__(
-        self, sources: Iterator[Source], is_done: Callable[[str], bool] = ..., /
-    ) -> Iterator[Record | ErrorRecord]:
-        """Give a record for each source and task that is not done yet."""
 
 
 @dataclass(eq=False)
@@ -225,7 +213,7 @@ class Qwa:
         self, queries: Sequence[Query], tasks: tuple[TaskPlan, ...], family: Family
     ) -> Answering:
         """The run on several devices, a process each."""
-        from .fleet import Fleet
+        from .fleet.fleet import Fleet
 
         alone = replace(self, devices=(), order="completion")
         prepare = partial(_on_device, alone, tuple(queries))

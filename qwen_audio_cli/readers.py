@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .answering import WINDOW
 from .audio import SAMPLE_RATE
 from .audio.decode import Audio
 from .audio.segment import segment
@@ -23,10 +24,6 @@ from .families.base import Family
 
 LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.1
-
-WINDOW = 256
-"""Sources that may be taken without their records being written: a record that has to wait for an
-earlier source's waits in memory."""
 
 
 @dataclass(slots=True, eq=False)

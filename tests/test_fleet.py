@@ -29,11 +29,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_audio_cli import Qwa
-from qwen_audio_cli.api import Answering
+from qwen_audio_cli.answering import Answering
 from qwen_audio_cli.audio.sources import Source
 from qwen_audio_cli.errors import ConfigError, InputError, ModelError, UsageError
-from qwen_audio_cli.fleet import Fleet, parse_devices
-from qwen_audio_cli.fleet_run import GiveUp, Held, Line
+from qwen_audio_cli.fleet.fleet import Fleet, parse_devices
+from qwen_audio_cli.fleet.run import GiveUp, Held, Line
 from qwen_audio_cli.options import Options
 from qwen_audio_cli.queries import share
 from qwen_audio_cli.records import ErrorRecord, Record, record_id
@@ -404,7 +404,7 @@ def test_a_line_lets_go_what_is_over(data: st.DataObject) -> None:
 @LINUX
 def test_no_more_sources_are_out_than_the_window_has_room_for(tmp_path: Path) -> None:
     """The first is held up until the last that has room is known to be out; half are done."""
-    from qwen_audio_cli.readers import WINDOW
+    from qwen_audio_cli.answering import WINDOW
 
     names = [str(number) for number in range(1, WINDOW + 50)]
     done = {parrot_id(name) for name in names[::2]}

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_audio_cli import Qwa
+from qwen_audio_cli.answering import WINDOW
 from qwen_audio_cli.audio.sources import Source
 from qwen_audio_cli.engine.engine import Engine, Manner
 from qwen_audio_cli.errors import UsageError
 from qwen_audio_cli.families.whisper import Whisper
 from qwen_audio_cli.options import Options
 from qwen_audio_cli.pipeline import in_order
-from qwen_audio_cli.readers import WINDOW
 from qwen_audio_cli.records import ErrorRecord, Record
 
 TALK = EXAMPLES / "en-no-connection.wav"  # 10 s: complete long after a source without speech

@@ -14,11 +14,12 @@ from typing import Any
 
 import typer
 
-from ..api import Answering, Qwa
+from ..answering import Answering
+from ..api import Qwa
 from ..audio.sources import AUDIO_NAME, STANDARD_INPUT, Source, expand_sources
 from ..errors import NoInputError, UsageError
 from ..exits import Exit
-from ..fleet import parse_devices
+from ..fleet.fleet import parse_devices
 from ..options import Options
 from ..queries import Query, share
 from ..records import Record

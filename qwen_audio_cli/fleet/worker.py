@@ -13,14 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from .audio.sources import Source
-from .errors import QwaError
-from .records import ErrorRecord, Record
-
-if TYPE_CHECKING:
-    from .api import Answering
+from ..answering import Answering
+from ..audio.sources import Source
+from ..errors import QwaError
+from ..records import ErrorRecord, Record
 
 LOG = logging.getLogger("qwen_audio_cli")
 """The package's own logger: what it is told in a worker is said by the parent."""

@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, cast
 
-from .audio.sources import Source, fingerprint
-from .errors import InputError, ModelError
-from .fleet_worker import Answered, Asked, Errand, Failed, Finished, Logged, Message, Reply, Wanted
-from .records import ErrorRecord, Record
+from ..answering import WINDOW
+from ..audio.sources import Source, fingerprint
+from ..errors import InputError, ModelError
+from ..records import ErrorRecord, Record
+from .worker import Answered, Asked, Errand, Failed, Finished, Logged, Message, Reply, Wanted
 
 LOG = logging.getLogger("qwen_audio_cli")
 
@@ -196,7 +197,7 @@ class Worker:
 
 def _command(descriptor: int) -> str:
     path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - an entry may be ''
-    module = f"{__package__}.fleet_worker"
+    module = f"{__package__}.worker"
     return _START.format(path=path, module=module, descriptor=descriptor)
 
 
@@ -215,14 +216,11 @@ class Run:
         give_up: Sequence[GiveUp],
         line: Line,
     ) -> None:
-        from .readers import WINDOW  # and with it torch, which nobody needs to list devices
-
         self._workers = list(workers)
         self._feed = feed
         self._is_done = is_done
         self._give_up = give_up
         self._line = line
-        self._window = WINDOW
         self._wanting: deque[tuple[Worker, int]] = deque()
         self._spare: Source | None = None
         self._seeking = self._exhausted = self._finished = False
@@ -301,7 +299,7 @@ class Run:
             self._line.join(held)
             worker.give(thread, held)
             self._spare = None
-        if self._wanting and not self._seeking and len(self._line) < self._window:
+        if self._wanting and not self._seeking and len(self._line) < WINDOW:
             self._feed.ask()
             self._seeking = True
 

@@ -8,16 +8,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from .audio.sources import Source
-from .errors import UsageError
-from .fleet_run import Feed, GiveUp, Line, Run, Worker
-from .fleet_worker import Errand
-from .records import ErrorRecord, Record
-
-if TYPE_CHECKING:
-    from .api import Answering
+from ..answering import Answering
+from ..audio.sources import Source
+from ..errors import UsageError
+from ..records import ErrorRecord, Record
+from .run import Feed, GiveUp, Line, Run, Worker
+from .worker import Errand
 
 LOG = logging.getLogger("qwen_audio_cli")
 _DEVICE = re.compile(r"(?:(?:cuda:)?(?P<number>[0-9]{1,4})|(?P<name>cpu|cuda|mps))")
