@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 QWA = (sys.executable, "-m", "qwen_audio_cli")
-PACKAGES = ("qwen-audio-cli", "torch", "transformers", "openai-whisper")
+PACKAGES = ("qwen-audio-cli", "torch", "transformers", "faster-whisper", "openai-whisper")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ for record in Qwa().transcribe(["talk.wav"], timestamps=True):
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .answering import Answering
@@ -37,6 +38,21 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 DEVICE_MAPS = ("auto", "balanced", "sequential")
 """How a model is spread over devices, in the terms of accelerate: `sequential` fills one after the
 other, `auto` and `balanced` use all evenly."""
+
+ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {
+        # Threads that wait for each other spin for some microseconds only: on a machine that does
+        # other work too, more costs several times the work itself, and less a tenth on a quiet one.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "3000",
+        # Every length of audio is a new shape, of which oneDNN would remember a thousand.
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
+    }
+)
+"""What a run sets for PyTorch, where the user has not."""
+
+# No sum of a GPU may be split by how many rows there are.
+EXACT_ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":16:8", "CUBLASLT_WORKSPACE_SIZE": "1"}
 
 Name = str | os.PathLike[str]
 """What names a source: a file, a directory, a glob, or `-`."""
@@ -228,12 +244,8 @@ def _on_device(qwa: Qwa, queries: Sequence[Query], device: str) -> Answering:
 
 def _prepare_torch(*, deterministic: bool) -> None:
     """Set what PyTorch reads from the environment when it is imported; the user's own stands."""
-    # Threads must not spin while they wait for each other: on a machine that does other work too,
-    # that costs several times the work itself.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if deterministic:  # no sum of a GPU may be split by how many rows there are
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-        os.environ.setdefault("CUBLASLT_WORKSPACE_SIZE", "1")
+    for name, value in {**ENVIRONMENT, **(EXACT_ENVIRONMENT if deterministic else {})}.items():
+        os.environ.setdefault(name, value)
 
 
 def _expand(sources: Name | Iterable[Name], recursive: bool) -> Iterator[Source]:

@@ -13,7 +13,7 @@ from .errors import ModelError, UsageError
 if TYPE_CHECKING:
     from .engine.request import Model
 
-SEATS = 16
+SEATS = 32
 """Clips in work at once on a CPU, where more gain nothing."""
 
 MOST_SEATS = 256
@@ -21,6 +21,12 @@ MOST_SEATS = 256
 
 ROWS_A_SEAT = 1024
 """Of a clip of 30 s, its prompt and its answer: by this, memory bounds the seats."""
+
+LONGEST_FRAMES = 3_000
+"""Mel frames of the longest clip that most models hear, 30 s."""
+
+HELD_BYTES = 256e6
+"""Of the clips in work, what the encoder gave for the decoder, on a CPU."""
 
 LARGE = 70e9
 """Bytes from which a GPU computes longer prompts and more audio at a time."""
@@ -64,13 +70,15 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
 def budget_for(model: Model, device: torch.device, batch: int | None) -> Budget:
     """What may be in work at once with a loaded model; `batch` is how many clips, if told."""
     if device.type != "cuda":
-        return Budget(seats=batch or SEATS)
+        seats = batch or SEATS
+        held = int(HELD_BYTES / model.frame_bytes)
+        return Budget(seats=seats, held_frames=min(LONGEST_FRAMES * seats, held))
     fitting = rows_that_fit(model.cache) // ROWS_A_SEAT
     seats = batch or min(MOST_SEATS, max(SEATS, fitting))
     large = torch.cuda.get_device_properties(device).total_memory >= LARGE
     return Budget(
         seats=seats,
-        held_frames=3_000 * seats,
+        held_frames=LONGEST_FRAMES * seats,
         encoder_frames=48_000 if large else 12_000,
         prompt_tokens=16_384 if large else 4_096,
         patience=8,

@@ -30,6 +30,7 @@ class ScriptedModel:
     vocabulary = VOCABULARY
     positions = 100
     capturable = False
+    frame_bytes = 1
     cache = CacheShape(1, 1, torch.float32, (CPU,))
 
     def __init__(self, disturb: Callable[[Script, int], None] | None = None) -> None:

@@ -18,8 +18,8 @@ from conftest import EXAMPLES
 
 from qwen_audio_cli.api import Qwa
 from qwen_audio_cli.audio.sources import Source, expand_sources
-from qwen_audio_cli.bench import Figures, bench
-from qwen_audio_cli.bench_meter import MeteredFamily, Scales
+from qwen_audio_cli.bench.meter import MeteredFamily, Scales
+from qwen_audio_cli.bench.run import Figures, bench
 from qwen_audio_cli.errors import UsageError
 from qwen_audio_cli.models import WEIGHTS
 

@@ -12,7 +12,7 @@ import orjson
 import typer
 from typer import Option
 
-from ..api import Qwa
+from ..api import ENVIRONMENT, Qwa
 from ..audio.sources import Source, expand_sources
 from ..errors import NoInputError
 from ..exits import Exit
@@ -20,7 +20,7 @@ from .console import configure
 from .options import RunOptions, Sources
 
 if TYPE_CHECKING:
-    from ..bench import Figures
+    from ..bench.run import Figures
 
 
 def _as_in_runs(name: str) -> Any:
@@ -55,9 +55,9 @@ def bench(
     """
     configure(verbose=verbose)
     found = _expand(sources, recursive) if sources else None
-    # What imports torch begins here; its threads must not spin while they wait for each other.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ..bench import bench as measure
+    for name, value in ENVIRONMENT.items():  # before torch is imported
+        os.environ.setdefault(name, value)
+    from ..bench.run import bench as measure
 
     qwa = Qwa(model=model, device=device, dtype=dtype, batch=batch, workers=workers)
     figures = measure(qwa, found, clips)

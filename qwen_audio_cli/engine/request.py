@@ -96,6 +96,8 @@ class Model(Protocol):
     vocabulary: int
     positions: int
     """The longest sequence of prompt and answer, in tokens."""
+    frame_bytes: int
+    """What `encode` gives of a mel frame (10 ms), in bytes."""
     capturable: bool
     """Whether `forward` of single rows is tensor work alone, so that a CUDA graph can hold it."""
 

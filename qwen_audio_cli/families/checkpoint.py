@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError
+from .packed import pack
 from .placement import Plan
 
 INDEX = "model.safetensors.index.json"
@@ -153,3 +154,4 @@ class Checkpoint:
         module.load_state_dict(state, assign=True)
         module.requires_grad_(False).eval()
         plan.connect(module)
+        pack(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.functional import silu
 
 from ..engine.attention import Step
 from .checkpoint import blank_embedding
+from .packed import projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,14 @@ class QwenDecoder(nn.Module):
         self.h = nn.ModuleList(QwenBlock(config) for _ in range(config.layers))
         self.ln_f = RMSNorm(config.width, config.eps)
         if not config.tied:
-            self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
+            self.lm_head: Callable[[Tensor], Tensor] = nn.Linear(
+                config.width, config.vocabulary, bias=False
+            )
+
+    def tie(self) -> None:
+        """Make the output projection, once all is loaded, where it is the token embedding."""
+        if self.config.tied:
+            self.lm_head = projection(self.wte.weight)
 
     def forward(self, x: Tensor, positions: Tensor, step: Step) -> Tensor:
         """Hidden states of packed embeddings [rows, width] at `positions` [rows]."""
@@ -147,8 +156,5 @@ class QwenDecoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary, [rows, vocabulary] in float32."""
-        normed = self.ln_f(hidden)
-        if self.config.tied:
-            return nn.functional.linear(normed, self.wte.weight).float()
-        scores: Tensor = self.lm_head(normed)
+        scores: Tensor = self.lm_head(self.ln_f(hidden))
         return scores.float()

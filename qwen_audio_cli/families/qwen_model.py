@@ -130,6 +130,7 @@ class QwenAudioModel(nn.Module):
         self.decoder = QwenDecoder(decoder)
         self.vocabulary = decoder.vocabulary
         self.positions = decoder.positions
+        self.frame_bytes = 4 * decoder.width // 4  # a row of 40 ms, in float32 at most
         self.capturable = True
         self._audio_tokens = frozenset(audio_tokens)
 
@@ -153,6 +154,7 @@ class QwenAudioModel(nn.Module):
         if device_map:
             plan = Plan.spread(model, device_map, dtype, ("AudioTower", "QwenBlock"))
         checkpoint.fill(model, _rename, dtype=dtype, plan=plan)
+        model.decoder.tie()
         return model
 
     @property

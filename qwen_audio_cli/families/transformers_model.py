@@ -23,6 +23,7 @@ from ..engine.attention import Step, attention_dtype
 from ..engine.memory import is_out_of_memory
 from ..errors import ConfigError
 from .checkpoint import Checkpoint
+from .packed import pack
 from .qwen_model import splice
 from .transformers_audio import (
     AudioAdapter,
@@ -111,8 +112,7 @@ class TransformersModel:
     def __init__(self, network: Any) -> None:
         """Take over a network of one of `ADAPTERS`' classes: its decoder attends by steps only."""
         network.requires_grad_(False).eval()
-        self._text = network.model.language_model
-        self._head = network.lm_head
+        self._network, self._text = network, network.model.language_model
         self._audio = ADAPTERS[type(network).__name__](network.model)
         self._text.set_attn_implementation(ATTENTION)
         config = self._text.config
@@ -124,7 +124,9 @@ class TransformersModel:
             config.sliding_window or config.max_position_embeddings,
         )
         self._devices = tuple(_device(layer) for layer in self._text.layers)
+        self.frame_bytes: int = 4 * config.hidden_size // 4  # a row of 40 ms, in float32 at most
         self.capturable = not any(map(_needs_host, self._text.layers))
+        pack(network)
 
     @classmethod
     def load(
@@ -212,7 +214,7 @@ class TransformersModel:
         for layer in text.layers:
             x = layer(x, attention_mask=None, position_embeddings=turns, step=step)
         x = text.norm(x[0, rows.to(x.device)])
-        scores: Tensor = self._head(x)
+        scores: Tensor = self._network.lm_head(x)
         return scores.float()
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..engine.attention import Span, Step
 from .checkpoint import blank_embedding
 from .encoder import Attention
+from .packed import projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,10 @@ class WhisperDecoder(nn.Module):
         )
         self.ln = nn.LayerNorm(config.width)
 
+    def tie(self) -> None:
+        """Make the output projection of the token embedding, once that is loaded."""
+        self.output = projection(self.token_embedding.weight)
+
     def forward(self, tokens: Tensor, positions: Tensor, step: Step, tail: Tail | None) -> Tensor:
         """Hidden states [rows, width] of the packed `tokens` [rows] at `positions` [rows]."""
         x = self.token_embedding(tokens) + self.positional_embedding[positions]
@@ -218,4 +223,4 @@ class WhisperDecoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary, [rows, vocabulary] in float32."""
-        return (hidden @ self.token_embedding.weight.T).float()
+        return self.output(hidden).float()

@@ -93,6 +93,8 @@ class WhisperModel(nn.Module):
         self.decoder = WhisperDecoder(decoder)
         self.vocabulary = decoder.vocabulary
         self.positions = decoder.positions
+        # Keys and values of every layer; an encoder frame is two of mel. In float32 at most.
+        self.frame_bytes = 2 * 4 * decoder.layers * decoder.width // 2
         self.capturable = False  # clips are attended to one after the other
         self._watched = watched
         self._silence: AudioKeys | None = None
@@ -112,6 +114,7 @@ class WhisperModel(nn.Module):
         with torch.device("meta"):
             model = cls(encoder, decoder, watched)
         checkpoint.fill(model, _rename, dtype=dtype, plan=Plan({"": device}))
+        model.decoder.tie()
         return model
 
     @property

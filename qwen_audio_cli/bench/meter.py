@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .engine.arena import CacheShape
-from .engine.attention import Step
-from .engine.request import Dialogue, Generate, Generated, Model, Request
-from .families.base import ClipAnswer, Family, Job
+from ..engine.arena import CacheShape
+from ..engine.attention import Step
+from ..engine.request import Dialogue, Generate, Generated, Model, Request
+from ..families.base import ClipAnswer, Family, Job
 
 Phase = Literal["encode", "step"]
 
@@ -156,7 +156,7 @@ class MeteredModel:
         self.observer = observer
         self.frames = self.rows = 0
         self.vocabulary, self.positions = model.vocabulary, model.positions
-        self.capturable = model.capturable
+        self.capturable, self.frame_bytes = model.capturable, model.frame_bytes
         self._model = model
 
     @property

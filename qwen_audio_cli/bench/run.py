@@ -19,18 +19,18 @@ import numpy as np
 import soundfile
 import torch
 
-from .api import Qwa
-from .audio import SAMPLE_RATE
-from .audio.sources import Source
-from .bench_machine import Rates, measure, peak_memory, synchronise
-from .bench_meter import Counts, MeteredFamily, Scales, Stopwatch, weights
-from .devices import budget_for
-from .errors import UsageError
-from .families.base import Family
-from .models import default_for
-from .options import Options
-from .records import ErrorRecord
-from .tasks import DEFAULTS, TASKS
+from ..api import Qwa
+from ..audio import SAMPLE_RATE
+from ..audio.sources import Source
+from ..devices import budget_for
+from ..errors import UsageError
+from ..families.base import Family
+from ..models import default_for
+from ..options import Options
+from ..records import ErrorRecord
+from ..tasks import DEFAULTS, TASKS
+from .machine import Rates, measure, peak_memory, synchronise
+from .meter import Counts, MeteredFamily, Scales, Stopwatch, weights
 
 LOG = logging.getLogger(__name__)
 
