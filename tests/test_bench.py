@@ -21,6 +21,7 @@ from qwen_audio_cli.audio.sources import Source, expand_sources
 from qwen_audio_cli.bench.meter import MeteredFamily, Scales
 from qwen_audio_cli.bench.run import Figures, bench
 from qwen_audio_cli.errors import UsageError
+from qwen_audio_cli.families.packed import PackedLinear
 from qwen_audio_cli.models import WEIGHTS
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -179,9 +180,11 @@ def test_a_measured_run_answers_as_any_other(tiny: str) -> None:
     assert metered.counts.clips == len(segments)
     assert 0 < metered.counts.tokens <= 12 * len(segments)
     decoder = family.model.decoder
-    read = sum(weight.nbytes for weight in decoder.parameters()) - decoder.wte.weight.nbytes
-    assert scales.step_bytes == read
-    linear = sum(weight.numel() for weight in decoder.h.parameters() if weight.ndim == 2)
+    matrices = [m for m in decoder.modules() if isinstance(m, (PackedLinear, torch.nn.Linear))]
+    linear = sum(matrix.in_features * matrix.out_features for matrix in matrices)
+    small = [weight for weight in decoder.parameters() if weight.ndim == 1]
+    assert scales.step_bytes == 4 * linear + sum(weight.nbytes for weight in small)
+    linear -= decoder.config.vocabulary * decoder.config.width  # scores are for few rows
     assert scales.flops["step"] >= 2 * linear * metered.model.rows
 
 

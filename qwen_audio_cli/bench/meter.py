@@ -6,6 +6,7 @@ that is computed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -95,6 +96,14 @@ def _event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
+def _packed_flops(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+    return 2 * math.prod(x) * weight[0]
+
+
+PACKED_FLOPS = {torch.ops.mkldnn._linear_pointwise: _packed_flops}
+"""How many operations the product with a packed matrix is, which torch's counter does not know."""
+
+
 class Scales:
     """Floating-point operations of each phase, and the bytes of weights that a step reads."""
 
@@ -111,7 +120,7 @@ class Scales:
     def watch(self, phase: Phase) -> Iterator[None]:
         """Weigh a call."""
         reads = self._reads if phase == "step" else nullcontext()
-        with FlopCounterMode(display=False) as counter, reads:
+        with FlopCounterMode(display=False, custom_mapping=PACKED_FLOPS) as counter, reads:
             yield
         self.flops[phase] += counter.get_total_flops()
 
@@ -132,17 +141,22 @@ class _WeightReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         storages = (weight.untyped_storage() for weight in weights(model))
         self._sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
         self._seen: set[int] = set()
+        self._packed: dict[int, int] = {}  # they have no storage that could be asked for
 
     @property
     def bytes(self) -> int:
-        return sum(self._sizes[pointer] for pointer in self._seen)
+        plain = sum(self._sizes[pointer] for pointer in self._seen)
+        return plain + sum(self._packed.values())
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:  # the signature is torch's
         if func is not torch.ops.aten.embedding.default:
-            pointers = (a.untyped_storage().data_ptr() for a in args if isinstance(a, Tensor))
-            self._seen.update(pointer for pointer in pointers if pointer in self._sizes)
+            tensors = [a for a in args if isinstance(a, Tensor)]
+            packed = [tensor for tensor in tensors if tensor.is_mkldnn]
+            self._packed |= {id(t): t.numel() * t.element_size() for t in packed}
+            plain = (t.untyped_storage().data_ptr() for t in tensors if not t.is_mkldnn)
+            self._seen.update(pointer for pointer in plain if pointer in self._sizes)
         return func(*args, **(kwargs or {}))
 
 
