@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -18,7 +19,7 @@ from torch import Tensor
 from qwen_audio_cli.engine.arena import Arena, CacheShape
 from qwen_audio_cli.engine.attention import Backend, Span, Step, padded, varlen, views
 from qwen_audio_cli.engine.graphs import DecodeGraphs, bucket_sizes
-from qwen_audio_cli.engine.memory import rows_that_fit
+from qwen_audio_cli.engine.memory import give_back, rows_that_fit
 from qwen_audio_cli.engine.scheduler import Budget, Scheduler
 
 
@@ -294,3 +295,18 @@ def test_there_is_room_for_as_many_rows_as_memory_has() -> None:
     (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     share = rows_that_fit(shape) * shape.row_bytes / (kilobytes * 1024)
     assert 0.25 < share < 1
+
+
+def resident() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked")
+def test_free_memory_between_what_is_in_use_is_given_back() -> None:
+    blocks = [torch.ones(16_000) for _ in range(4_000)]  # 64 kB each, on the heap
+    kept = blocks[::40]
+    before = resident()
+    del blocks
+    give_back()
+    assert before - resident() > 150e6 and len(kept) == 100

@@ -21,7 +21,7 @@ from .arena import Arena
 from .attention import Backend, backend_for
 from .encoder import EncoderStage
 from .graphs import DecodeGraphs
-from .memory import is_out_of_memory, rows_that_fit
+from .memory import give_back, is_out_of_memory, rows_that_fit
 from .request import FinishReason, Generate, Generated, Model, Score
 from .runner import FIXED_ROWS, ROWS, Feed, Runner
 from .sampler import Sampled, loops, sample
@@ -36,6 +36,10 @@ LOG = logging.getLogger(__name__)
 USUAL_ROWS = 2048
 """Rows that are reserved for each seat: what 30 s of audio, a prompt and an answer take and more. A
 single request may have as many as the model has positions."""
+
+
+GIVE_BACK_EVERY = 64
+"""Works after which memory that is free is returned to the system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ class Engine(Generic[K, R]):
         self._numbers = iter(range(2**63))
         self._pending: Launched[K, R] | None = None
         self._finished: list[Done[K, R]] = []
+        self._closed = 0
 
     @property
     def idle(self) -> bool:
@@ -354,6 +359,9 @@ class Engine(Generic[K, R]):
         for audio in work.audios:
             audio.features = audio.memory = None
         self._finished.append(outcome)
+        self._closed += 1
+        if self._closed % GIVE_BACK_EVERY == 0:
+            give_back()
 
     def _shrink_encoder(self) -> None:
         budget = self.scheduler.budget

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections import Counter
 from pathlib import Path
@@ -41,6 +42,17 @@ def _available() -> float:
         return next(1024.0 * int(line.split()[1]) for line in lines if "MemAvailable" in line)
     except (OSError, StopIteration):
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def give_back() -> None:
+    """Return to the system what the C library keeps for later, where it can be asked to.
+
+    Audio of ever new lengths leaves gaps between what is in use, and a long run would hold more and
+    more of them.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
