@@ -371,9 +371,8 @@ def test_layers_compute_where_they_are_put(tmp_path: Path) -> None:
     assert not spread.capturable
     whole = TransformersModel.load(checkpoint, torch.float32, CPU)
     assert whole.capturable
-    assert torch.equal(
-        prompt_scores(spread, [[1, 2, 3]], [[]])[0], prompt_scores(whole, [[1, 2, 3]], [[]])[0]
-    )
+    spread_scores, whole_scores = (prompt_scores(m, [[1, 2, 3]], [[]])[0] for m in (spread, whole))
+    torch.testing.assert_close(spread_scores, whole_scores, atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_is_shown_while_loading(
