@@ -70,7 +70,8 @@ class Qwa:
     large for one device over all.
     `full_window` encodes every clip at the model's whole window, as the reference does. `order` is
     that of the records: `completion`, each as soon as it may come, or `input`. `deterministic`
-    makes answers equal to the last bit whatever the batch.
+    makes answers equal to the last bit whatever the batch. `families` are those
+    that are loaded, by the model's name.
     """
 
     model: str | None = None
@@ -83,7 +84,7 @@ class Qwa:
     full_window: bool = False
     order: str = "completion"
     deterministic: bool = False
-    _families: dict[str, Family] = field(default_factory=dict, init=False, repr=False)
+    families: dict[str, Family] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
@@ -184,7 +185,7 @@ class Qwa:
         ]
         name = self.model or default_for(*tasks)
         _prepare_torch(deterministic=self.deterministic)
-        family = self._families.get(name) or open_model(name, full_window=self.full_window)
+        family = self.families.get(name) or open_model(name, full_window=self.full_window)
         _require_all(family, tasks)
         plans = tuple(map(_task_plan, queries, hashes))
         for plan in plans:
@@ -208,9 +209,9 @@ class Qwa:
         def answer(
             sources: Iterator[Source], is_done: Callable[[str], bool] = lambda identifier: False
         ) -> Iterator[Record | ErrorRecord]:
-            if name not in self._families:
+            if name not in self.families:
                 family.load(dtype, device, self.device_map)
-                self._families[name] = family
+                self.families[name] = family
             plan = Plan(
                 family=family,
                 tasks=tasks,

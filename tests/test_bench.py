@@ -170,10 +170,10 @@ def test_a_measured_run_answers_as_any_other(tiny: str) -> None:
     name = sorted(EXAMPLES.glob("*.wav"))[0]
     qwa = Qwa(tiny, device="cpu", dtype="float32")
     [plain] = qwa.transcribe(name, max_tokens=12)
-    family = qwa._families[tiny]
+    family = qwa.families[tiny]
     scales = Scales(family.model)
     metered = MeteredFamily(family, scales)
-    qwa._families[tiny] = metered
+    qwa.families[tiny] = metered
     [measured] = qwa.transcribe(name, max_tokens=12)
     assert (plain.text, plain.segments) == (measured.text, measured.segments)
     segments = plain.segments or ()

@@ -295,10 +295,9 @@ def test_sampling_depends_on_seed_and_position_only_and_has_the_right_frequencie
     for token, share in enumerate(scores[0].softmax(-1).tolist()):
         assert drawn.count(token) / 4000 == pytest.approx(share, abs=0.03)
     torch.testing.assert_close(logprobs, scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0])
-    some = [17, 3999, 0]
     greedy = Generate((1,), 9, frozenset())
     alone, _ = sample(scores[:4], [request, greedy, request, request], [17, 5, 3999, 0])
-    assert alone.tolist() == [drawn[17], 0, drawn[3999], drawn[0]] and len(some) == 3
+    assert alone.tolist() == [drawn[17], 0, drawn[3999], drawn[0]]
     other = Generate((1,), 9, frozenset(), temperature=1.0, seed=4)
     assert drawn != sample(scores, [other] * 4000, range(4000))[0].tolist()
 

@@ -32,7 +32,7 @@ ONE = EXAMPLES / "en-one-participant.wav"
 def loaded(family: Whisper, **how: Any) -> Qwa:
     """A face whose embedded model is `family`, loaded already."""
     qwa = Qwa(device="cpu", dtype="float32", **how)
-    qwa._families["whisper-base"] = family
+    qwa.families["whisper-base"] = family
     return qwa
 
 

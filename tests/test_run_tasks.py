@@ -36,7 +36,7 @@ def loaded(name: str, family: Family, **how: Any) -> Qwa:
     """A face whose model `name` is `family`, loaded already."""
     how = {"model": name, "batch": 4} | how
     qwa = Qwa(device="cpu", dtype="float32", **how)
-    qwa._families[name] = family
+    qwa.families[name] = family
     return qwa
 
 

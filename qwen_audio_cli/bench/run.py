@@ -172,7 +172,7 @@ def _load(qwa: Qwa) -> tuple[str, Family]:
             continue
         for _ in answering(iter(())):
             pass
-        return command, qwa._families[_name(qwa, command)]
+        return command, qwa.families[_name(qwa, command)]
     assert refused is not None
     raise refused
 
@@ -201,12 +201,12 @@ def _run(
 ) -> _Heard:
     """Answer for all sources with this family; `discard` removes those that are done."""
     name = _name(qwa, command)
-    real = qwa._families[name]
+    real = qwa.families[name]
     vad = not (discard and TASKS[DEFAULTS[command]].speech)  # nobody speaks in synthetic clips
     heard = _Heard()
     device = family.model.cache.devices[0]
     try:
-        qwa._families[name] = family
+        qwa.families[name] = family
         answering = qwa.prepare(command, Options(vad=vad))
         begun = time.perf_counter()
         for record in answering(sources):
@@ -222,7 +222,7 @@ def _run(
         synchronise(device)
         heard.seconds = time.perf_counter() - begun
     finally:
-        qwa._families[name] = real
+        qwa.families[name] = real
     return heard
 
 

@@ -117,22 +117,24 @@ def views(spans: Sequence[Span], device: torch.device) -> Attend:
     def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         out = torch.zeros_like(query)
         for span, mask in zip(spans, masks, strict=True):
-            own = slice(span.extent.start, span.extent.start + span.extent.length + span.rows)
-            rows = slice(span.start, span.stop)
-            out[rows] = _attend_one(query[rows], keys[own], values[own], mask)
+            out[span.start : span.stop] = _attend_one(query, keys, values, span, mask)
         return out
 
     return attend
 
 
-def _attend_one(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of [rows, heads, width] over one request's [past + rows, key heads, width]."""
+def _attend_one(
+    query: Tensor, keys: Tensor, values: Tensor, span: Span, mask: Tensor | None
+) -> Tensor:
+    """Attention of a span's rows over its request's past and themselves, [rows, heads, width]."""
+    extent = span.extent
+    own = slice(extent.start, extent.start + extent.length + span.rows)
     mixed = scaled_dot_product_attention(
-        query.transpose(0, 1)[None],
-        keys.transpose(0, 1)[None],
-        values.transpose(0, 1)[None],
+        query[span.start : span.stop].transpose(0, 1)[None],
+        keys[own].transpose(0, 1)[None],
+        values[own].transpose(0, 1)[None],
         attn_mask=mask,
-        is_causal=mask is None and len(query) > 1,
+        is_causal=mask is None and span.rows > 1,
         enable_gqa=query.shape[1] != keys.shape[1],
     )
     return mixed[0].transpose(0, 1)
@@ -182,7 +184,7 @@ Kernel = Callable[..., Any]
 def varlen(spans: Sequence[Span], device: torch.device, kernel: Kernel | None = None) -> Attend:
     """Flash attention over the arena in place: CUDA's back-end, in 16 bits.
 
-    Branches come after all other spans (`Runner` sees to it) and are attended to one by one: the
+    Branches come after all other spans (`Engine` sees to it) and are attended to one by one: the
     kernel knows no mask.
     """
     run = kernel or varlen_kernel()
@@ -212,9 +214,7 @@ def varlen(spans: Sequence[Span], device: torch.device, kernel: Kernel | None = 
                 seqused_k=keys_used,
             )
         for span, mask in zip(branching, masks, strict=True):
-            own = slice(span.extent.start, span.extent.start + span.extent.length + span.rows)
-            rows = slice(span.start, span.stop)
-            out[rows] = _attend_one(query[rows], keys[own], values[own], mask)
+            out[span.start : span.stop] = _attend_one(query, keys, values, span, mask)
         return out
 
     return attend

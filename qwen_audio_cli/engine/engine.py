@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .arena import Arena
-from .attention import Backend, backend_for
+from .attention import Backend, backend_for, varlen
 from .encoder import EncoderStage
 from .graphs import DecodeGraphs
 from .memory import give_back, is_out_of_memory, rows_that_fit
@@ -78,19 +78,16 @@ class Engine(Generic[K, R]):
         self.arena = Arena(shape, budget.rows)
         self._model = model
         self._manner = manner
-        exact = manner.deterministic
-        self._encoder = EncoderStage(model, device, self._shrink_encoder, exact=exact)
+        shrink = self._shrink_encoder
+        self._encoder = EncoderStage(model, device, shrink, exact=manner.deterministic)
         self._last = torch.zeros(budget.seats, dtype=torch.long, device=device)
+        backend = manner.backend or backend_for(device, shape.dtype)
         graphs = None
-        if manner.graphs and model.capturable and len(set(shape.devices)) == 1:
+        # A graph attends by the kernel of `varlen`, which knows 16 bits alone, and to one device.
+        if manner.graphs and model.capturable and backend is varlen and len({*shape.devices}) == 1:
             graphs = DecodeGraphs(model, self.arena, self._last)
-        self._runner = Runner(
-            model,
-            self.arena,
-            manner.backend or backend_for(device, shape.dtype),
-            FIXED_ROWS if manner.deterministic else ROWS,
-            graphs,
-        )
+        multiple = FIXED_ROWS if manner.deterministic else ROWS
+        self._runner = Runner(model, self.arena, backend, multiple, graphs)
         self._seats = list(range(budget.seats))
         self._running: dict[int, Running[K, R]] = {}
         self._arriving: dict[int, Work[K, R]] = {}
@@ -180,9 +177,12 @@ class Engine(Generic[K, R]):
 
     def _open(self, number: int, running: Running[K, R], request: Generate | Score) -> None:
         """Queue a request; what its prompt has in common with the last one's is kept."""
-        scoring = Scoring(request) if isinstance(request, Score) else None
-        rows = len(request.prompt)
-        rows += request.longest if isinstance(request, Generate) else Scoring(request).rows
+        scoring, watch = None, False
+        if isinstance(request, Score):
+            scoring = Scoring(request)
+            rows = len(request.prompt) + scoring.rows
+        else:
+            rows, watch = len(request.prompt) + request.longest, request.watch
         keep = min(_common(running.fed, request.prompt), len(request.prompt) - 1)
         extent = running.extent
         if extent and extent.capacity < rows:
@@ -200,7 +200,6 @@ class Engine(Generic[K, R]):
             raise MemoryError(
                 f"{rows} tokens of prompt and answer, and room for {self.scheduler.budget.rows}"
             )
-        watch = isinstance(request, Generate) and request.watch
         running.context = self._model.open([audio.memory for audio in running.work.audios], watch)
         running.request, running.scoring = request, scoring
         running.fed, running.feed = running.fed[:keep], request.prompt[keep:]
@@ -217,6 +216,7 @@ class Engine(Generic[K, R]):
             for number in numbers
             if self._running[number].unfinished
         ]
+        # Branches last: `varlen` has its kernel for the rows before them.
         members.sort(key=lambda member: member.running.branches != ())
         if not members:
             return None
