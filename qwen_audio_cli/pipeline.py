@@ -20,7 +20,7 @@ from .engine.memory import is_out_of_memory
 from .engine.request import AudioInput, Dialogue
 from .engine.work import Done, Work
 from .errors import InputCode, InputError
-from .families.base import ClipAnswer, Family, Job
+from .families.base import ClipAnswer, Family, Job, Subject
 from .merge import Choice, ClipPart, merge
 from .readers import Ended, Heard, Hearing, Readers, Reading
 from .records import ErrorRecord, Record, Timing, record_id
@@ -226,9 +226,9 @@ class _Desk:
         for task in progress.reading.pending:
             if task in progress.errors:  # in another clip
                 continue
-            job, seconds = plan.tasks[task].job, clip.end - clip.start
+            job, subject = plan.tasks[task].job, Subject((clip.end - clip.start,))
             try:
-                outcomes[task] = yield from plan.family.answer(job, seconds)
+                outcomes[task] = yield from plan.family.answer(job, subject)
             except Exception as error:
                 outcomes[task] = _input_error(progress.reading.source.name, error)
         return outcomes

@@ -17,7 +17,9 @@ Family = Literal[
     "qwen2-audio",
     "qwen2-audio-instruct",
     "qwen-omni",
+    "qwen3-omni-captioner",
     "qwen3-asr",
+    "qwen3-forced-aligner",
 ]
 Metric = Literal["wer", "bleu", "spider", "accuracy", "map", "eer", "f1", "aas", "event-f1", "der"]
 COMMANDS: tuple[Command, ...] = get_args(Command)
@@ -49,8 +51,9 @@ class Task:
     `audio_language` is the tag where the user names none: None to detect it. `question` is the
     text where the user asks none. `labels` is the built-in set, empty where the user gives one.
     `clips` is how many clips one request takes, None for any number. `speech` is whether only
-    speech is listened to, so that voice activity may cut the source. `inferred` marks a tag
-    path read off the names of the original's tokens; the others stand in its scripts.
+    speech is listened to, so that voice activity may cut the source. `aligns` is whether a text
+    that the user gives is looked for in the audio. `inferred` marks a tag path read off the names
+    of the original's tokens; the others stand in its scripts.
     """
 
     name: str
@@ -67,12 +70,18 @@ class Task:
     labels: tuple[str, ...] = ()
     clips: int | None = 1
     speech: bool = False
+    aligns: bool = False
     inferred: bool = False
 
     @property
     def scored(self) -> bool:
         """Whether labels are scored; otherwise the model writes freely."""
         return self.parser is Parser.LABEL
+
+    @property
+    def whole(self) -> bool:
+        """Whether a source is one clip: cut in pieces, it would not be what is asked about."""
+        return self.clips != 1 or self.aligns
 
     def tags(
         self,

@@ -112,13 +112,13 @@ _CAPTION = (
     _caption(
         name="audio-caption",
         title="a sentence about what is heard",
-        families=_PROMPTED,
+        families=_PROMPTED | {"qwen3-omni-captioner"},
         instructions=("caption_clotho", "caption_audiocaps", "caption_plain"),
     ),
     _caption(
         name="music-caption",
         title="a description of a piece of music",
-        families=_ALL_QWEN_AUDIO,
+        families=_ALL_QWEN_AUDIO | {"qwen3-omni-captioner"},
         instructions=("music_description",),
         inferred=True,
     ),
@@ -297,8 +297,8 @@ _TIMESTAMP = (
         tag="transcribe",
         parser=Parser.WORDS,
         metric="aas",
-        families=_QWEN3_ASR,
-        speech=True,
+        families=frozenset({"qwen3-forced-aligner"}),
+        aligns=True,
     ),
     _timed(
         name="speaker-turns",

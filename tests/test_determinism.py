@@ -18,7 +18,7 @@ from qwen_audio_cli.engine.engine import Engine, Manner
 from qwen_audio_cli.engine.request import AudioInput, Model
 from qwen_audio_cli.engine.scheduler import Budget
 from qwen_audio_cli.engine.work import Work
-from qwen_audio_cli.families.base import Family, Job
+from qwen_audio_cli.families.base import Family, Job, Subject
 from qwen_audio_cli.families.qwen_audio import QwenAudio
 from qwen_audio_cli.families.whisper import Whisper
 from qwen_audio_cli.models import WEIGHTS
@@ -70,7 +70,7 @@ def scores_of(
     engine: Engine[str, Any] = Engine(recorder, CPU, Budget(seats), manner)
     for name in names:
         seconds = len(recording(name)) / 16_000
-        engine.add(Work(name, (audios[name],), family.answer(job, seconds)))
+        engine.add(Work(name, (audios[name],), family.answer(job, Subject((seconds,)))))
     while not engine.idle:
         for done in engine.turn():
             assert done.error is None

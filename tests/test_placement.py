@@ -15,7 +15,7 @@ from qwen_audio_cli.engine.request import AudioInput
 from qwen_audio_cli.engine.scheduler import Budget
 from qwen_audio_cli.engine.work import Work
 from qwen_audio_cli.errors import UsageError
-from qwen_audio_cli.families.base import ClipAnswer, Job
+from qwen_audio_cli.families.base import ClipAnswer, Job, Subject
 from qwen_audio_cli.families.placement import Plan, device_of
 from qwen_audio_cli.families.qwen_audio import QwenAudio
 from qwen_audio_cli.families.whisper import Whisper
@@ -28,7 +28,7 @@ def answer(family: QwenAudio) -> ClipAnswer | None:
     job = Job(options.find_task("transcribe"), options.tag_sequence("transcribe"), longest=20)
     samples = recording("en-one-participant")
     engine: Engine[int, Any] = Engine(family.model, CPU, Budget())
-    dialogue = family.answer(job, len(samples) / 16_000)
+    dialogue = family.answer(job, Subject((len(samples) / 16_000,)))
     engine.add(Work(0, (AudioInput(family.features(samples)),), dialogue))
     while not engine.idle:
         for done in engine.turn():

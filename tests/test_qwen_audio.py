@@ -15,7 +15,7 @@ from conftest import CPU
 
 from qwen_audio_cli.engine.request import Dialogue, FinishReason, Generate, Generated, Score, Scored
 from qwen_audio_cli.errors import UsageError
-from qwen_audio_cli.families.base import ClipAnswer, Job
+from qwen_audio_cli.families.base import ClipAnswer, Job, Subject
 from qwen_audio_cli.families.qwen_audio import QwenAudio
 from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt, chat_prompt
 from qwen_audio_cli.families.qwen_tokenizer import QwenTokenizer
@@ -60,7 +60,7 @@ def written(
     family: QwenAudio, wanted: Job, text: str, finish: FinishReason = "stop", seconds: float = 3.0
 ) -> ClipAnswer:
     """The answer of a family whose model writes `text`, every token with probability one half."""
-    dialogue = family.answer(wanted, seconds)
+    dialogue = family.answer(wanted, Subject((seconds,)))
     request = next(dialogue)
     assert isinstance(request, Generate)
     tokens = ids_of(family, text)
@@ -139,7 +139,7 @@ def test_prompts_are_the_originals(
     base: QwenAudio, chat: QwenAudio, wanted: Job, prompt: str, longest: int
 ) -> None:
     for family in (base,) if wanted.task.command == "ask" else (base, chat):
-        asked = next(family.answer(wanted, 1.0))
+        asked = next(family.answer(wanted, Subject((1.0,))))
         assert isinstance(asked, Generate)
         assert shown(family, asked.prompt) == prompt
         assert asked.longest == longest
@@ -151,7 +151,7 @@ def test_prompts_are_the_originals(
 
 
 def test_a_chat_checkpoint_answers_questions_in_chatml(chat: QwenAudio) -> None:
-    asked = next(chat.answer(job("audio-qa", question="What is it?\n<|im_end|>"), 1.0))
+    asked = next(chat.answer(job("audio-qa", question="What is it?\n<|im_end|>"), Subject((1.0,))))
     assert isinstance(asked, Generate)
     assert shown(chat, asked.prompt) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -166,7 +166,7 @@ def test_a_chat_checkpoint_answers_questions_in_chatml(chat: QwenAudio) -> None:
 
 
 def test_the_base_checkpoint_stops_at_end_of_text_only(base: QwenAudio) -> None:
-    asked = next(base.answer(job("asr", language="en"), 1.0))
+    asked = next(base.answer(job("asr", language="en"), Subject((1.0,))))
     assert isinstance(asked, Generate)
     assert asked.stop == {base.tokenizer.special["<|endoftext|>"]}
     assert (base.name, base.label.split("@")[0], base.window) == ("qwen-audio", "tiny", 30.0)
@@ -175,7 +175,7 @@ def test_the_base_checkpoint_stops_at_end_of_text_only(base: QwenAudio) -> None:
 def test_decoding_options_reach_the_model(base: QwenAudio) -> None:
     task = TASKS["asr"]
     wanted = Job(task, task.tags(language="en"), temperature=0.7, seed=3, longest=17)
-    asked = next(base.answer(wanted, 1.0))
+    asked = next(base.answer(wanted, Subject((1.0,))))
     assert isinstance(asked, Generate)
     assert (asked.temperature, asked.seed, asked.longest) == (0.7, 3, 17)
 
@@ -266,7 +266,7 @@ def test_events_have_times_too(base: QwenAudio) -> None:
 
 
 def test_a_language_yet_unknown_is_asked_for_first(base: QwenAudio) -> None:
-    dialogue = base.answer(job("translation", target="de"), 1.0)
+    dialogue = base.answer(job("translation", target="de"), Subject((1.0,)))
     asked = next(dialogue)
     assert isinstance(asked, Score)
     assert shown(base, asked.prompt) == "<audio>(25)</audio><|startoftranscript|>"
@@ -285,7 +285,7 @@ def test_a_language_yet_unknown_is_asked_for_first(base: QwenAudio) -> None:
 
 
 def test_labels_are_scored_with_the_end_behind_them(base: QwenAudio) -> None:
-    dialogue = base.answer(job("scene", ("bus", "busy")), 1.0)
+    dialogue = base.answer(job("scene", ("bus", "busy")), Subject((1.0,)))
     asked = next(dialogue)
     assert isinstance(asked, Score)
     written_out = [base.tokenizer.decode(ids, tags=True) for ids in asked.continuations]
@@ -329,14 +329,14 @@ def test_every_other_task_of_the_table_is_done(base: QwenAudio, chat: QwenAudio)
             tags = task.tags(question="What is it?" if task.command == "ask" else None)
             wanted = Job(task, tags, task.labels)
             family.check(wanted)
-            assert next(family.answer(wanted, 30.0)).prompt
+            assert next(family.answer(wanted, Subject((30.0,)))).prompt
 
 
 def test_a_sequence_of_the_users_own_is_used(chat: QwenAudio) -> None:
     tags = TagSequence.parse(
         "<|startofanalysis|><|en|><|caption|><|zh|><|notimestamps|><|caption_plain|>"
     )
-    asked = next(chat.answer(Job(TASKS["audio-qa"], tags), 1.0))
+    asked = next(chat.answer(Job(TASKS["audio-qa"], tags), Subject((1.0,))))
     assert shown(chat, asked.prompt) == f"<audio>(25)</audio>{tags}"
 
 

@@ -18,7 +18,7 @@ from qwen_audio_cli.engine.engine import Engine
 from qwen_audio_cli.engine.request import AudioInput, Dialogue, Generate, Generated
 from qwen_audio_cli.engine.scheduler import Budget
 from qwen_audio_cli.engine.work import Work
-from qwen_audio_cli.families.base import ClipAnswer, Job
+from qwen_audio_cli.families.base import ClipAnswer, Job, Subject
 from qwen_audio_cli.families.qwen_audio import QwenAudio
 from qwen_audio_cli.families.qwen_model import audio_rows, mel_frames
 from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt, chat_prompt
@@ -131,7 +131,7 @@ def test_greedy_tokens_equal_transformers(request: pytest.FixtureRequest, varian
 
 def answers(family: QwenAudio, jobs: list[tuple[Samples, Job]], seats: int) -> list[ClipAnswer]:
     """What the family says of clips, `seats` of them in one batch."""
-    dialogues = [(clip, family.answer(job, len(clip) / 16_000)) for clip, job in jobs]
+    dialogues = [(clip, family.answer(job, Subject((len(clip) / 16_000,)))) for clip, job in jobs]
     return hold(family, dialogues, seats)
 
 

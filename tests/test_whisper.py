@@ -15,7 +15,7 @@ from qwen_audio_cli.engine.request import AudioInput, Generate, Generated
 from qwen_audio_cli.engine.scheduler import Budget
 from qwen_audio_cli.engine.work import Work
 from qwen_audio_cli.errors import UsageError
-from qwen_audio_cli.families.base import ClipAnswer, Job
+from qwen_audio_cli.families.base import ClipAnswer, Job, Subject
 from qwen_audio_cli.families.whisper import Whisper
 from qwen_audio_cli.models import WEIGHTS
 from qwen_audio_cli.tasks import TASKS, find
@@ -32,7 +32,7 @@ def answers(family: Whisper, work: Job, names: Iterable[str], seats: int) -> dic
     engine: Engine[str, ClipAnswer] = Engine(family.model, CPU, Budget(seats=seats))
     for name in names:
         samples = recording(name)
-        dialogue = family.answer(work, len(samples) / 16_000)
+        dialogue = family.answer(work, Subject((len(samples) / 16_000,)))
         engine.add(Work(name, (AudioInput(family.features(samples)),), dialogue))
     found: dict[str, ClipAnswer] = {}
     while not engine.idle:

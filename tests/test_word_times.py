@@ -24,7 +24,7 @@ from qwen_audio_cli.engine.engine import Engine
 from qwen_audio_cli.engine.request import AudioInput
 from qwen_audio_cli.engine.scheduler import Budget
 from qwen_audio_cli.engine.work import Work
-from qwen_audio_cli.families.base import ClipAnswer, Job, TimedWord
+from qwen_audio_cli.families.base import ClipAnswer, Job, Subject, TimedWord
 from qwen_audio_cli.families.whisper import FRAME_SECONDS, Whisper
 from qwen_audio_cli.families.word_times import (
     Frames,
@@ -48,7 +48,7 @@ def timed(family: Whisper, samples: NDArray[np.float32], language: str) -> Seque
     task = find("transcribe", None)
     job = Job(task, task.tags(language=language, timestamps=True))
     engine: Engine[str, ClipAnswer] = Engine(family.model, CPU, Budget(seats=1))
-    dialogue = family.answer(job, len(samples) / SAMPLE_RATE)
+    dialogue = family.answer(job, Subject((len(samples) / SAMPLE_RATE,)))
     engine.add(Work("clip", (AudioInput(family.features(samples)),), dialogue))
     while not engine.idle:
         for done in engine.turn():

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..engine.arena import CacheShape
 from ..engine.attention import Step
 from ..engine.request import Dialogue, Generate, Generated, Model, Request
-from ..families.base import ClipAnswer, Family, Job
+from ..families.base import ClipAnswer, Family, Job, Subject
 
 Phase = Literal["encode", "step"]
 
@@ -221,11 +221,11 @@ class MeteredFamily:
         """As the family does."""
         return self._family.features(samples)
 
-    def answer(self, job: Job, seconds: float) -> Dialogue[ClipAnswer]:
+    def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
         """The family's dialogue, counted."""
-        dialogue = self._family.answer(job, seconds)
+        dialogue = self._family.answer(job, subject)
         if self._lengths is not None:
-            dialogue = _of_length(dialogue, self._lengths(seconds))
+            dialogue = _of_length(dialogue, self._lengths(sum(subject.seconds)))
         return self._counted(dialogue)
 
     def _counted(self, dialogue: Dialogue[ClipAnswer]) -> Dialogue[ClipAnswer]:

@@ -16,12 +16,23 @@ from ..tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """An earlier turn of a conversation: a question about `clips` further clips, and its answer."""
+
+    question: str
+    answer: str
+    clips: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What a run asks of every clip.
 
     `tags` is what the model is given, in its own dialect; `task` says how its answer is read.
     `labels` are scored for classification; when there are none the answer is free text. `longest`
-    bounds the tokens of an answer (None: the family's own bound for the task).
+    bounds the tokens of an answer (None: the family's own bound for the task). `context` is text
+    that helps to hear right: names and terms that may be spoken. `history` are the turns that went
+    before; their clips come before all others.
     """
 
     task: Task
@@ -30,6 +41,23 @@ class Job:
     temperature: float = 0.0
     seed: int = 0
     longest: int | None = None
+    context: str = ""
+    history: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What one dialogue is about: the lengths of its clips in seconds, in order.
+
+    `text` is what is spoken in them, where the user gave it.
+    """
+
+    seconds: tuple[float, ...]
+    text: str | None = None
+
+
+class TooLong(Exception):
+    """A request has no room in what the model can hold; the message says how much there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,5 +115,5 @@ class Family(Protocol):
     def features(self, samples: NDArray[np.float32]) -> Tensor:
         """What `Model.encode` takes of one clip's samples: [mels, frames]. Thread-safe."""
 
-    def answer(self, job: Job, seconds: float) -> Dialogue[ClipAnswer]:
-        """The dialogue that answers `job` for a clip of `seconds`."""
+    def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
+        """The dialogue that answers `job`. Raises TooLong where the subject has no room."""

@@ -23,7 +23,7 @@ from ..engine.request import Dialogue, Generate, Generated, Score, Scored
 from ..errors import ConfigError, UsageError
 from ..tags import AUDIO_LANGUAGES, UNKNOWN, TagSequence
 from ..tasks import Parser
-from .base import ClipAnswer, Job
+from .base import ClipAnswer, Job, Subject
 from .checkpoint import Checkpoint
 from .quality import FINISH_FLAGS, compression_ratio
 from .qwen_answer import plain_text, probabilities, timeline
@@ -112,8 +112,9 @@ class QwenAudio:
         frames = mel_frames(len(samples), self._window)
         return log_mel(samples, self._mels, self._window)[:, :frames].contiguous()
 
-    def answer(self, job: Job, seconds: float) -> Dialogue[ClipAnswer]:
+    def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
         """Find the language out where it is needed, then score the labels or write."""
+        (seconds,) = subject.seconds
         finding = job.task.name == LANGUAGE_TASK
         if job.tags.determined and not finding:
             return (yield from self._answer(job, job.tags, seconds))

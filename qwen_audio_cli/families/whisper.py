@@ -22,7 +22,7 @@ from ..audio.features import HOP, log_mel
 from ..engine.request import Dialogue, Generate, Generated, Score, Scored
 from ..errors import ConfigError, UsageError
 from ..languages import LANGUAGES, UNSPACED
-from .base import ClipAnswer, Job, TimedWord
+from .base import ClipAnswer, Job, Subject, TimedWord
 from .checkpoint import Checkpoint
 from .quality import FINISH_FLAGS, compression_ratio
 from .whisper_decoder import Hearing
@@ -129,7 +129,7 @@ class Whisper:
         length = window if self._full_window else min(window, needed)
         return log_mel(samples, self._checkpoint.config["num_mel_bins"], length)
 
-    def answer(self, job: Job, seconds: float) -> Dialogue[ClipAnswer]:
+    def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
         """Detect what is needed, write, and try again while the answer looks wrong."""
         scored = yield Score(
             (self._start,), [*([n] for n in self._languages.values()), [self._no_speech]]
@@ -150,6 +150,7 @@ class Whisper:
         language = job.tags.audio_language or ranked[0][0]
         prompt = self._prompt(job, language)
         generated = yield from self._generate(job, prompt)
+        (seconds,) = subject.seconds
         return self._read(job, language, prompt, generated, no_speech, seconds)
 
     def _prompt(self, job: Job, language: str) -> tuple[int, ...]:
