@@ -18,15 +18,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from .answering import Answering
 from .audio.sources import Source, expand_sources
 from .errors import UsageError
-from .models import default_for, open_model
+from .groups import group
+from .models import CARDS, Wanted, default_for, is_to_fetch, open_model
 from .options import Options
-from .queries import Query, share
+from .queries import Query, each_once, share
+from .readback import exchanges
 from .records import ErrorRecord, Record
 from .tasks import FAMILIES, Task
 
 if TYPE_CHECKING:
     from .families.base import Family
-    from .pipeline import TaskPlan
+    from .models import ModelCard
+    from .plan import TaskPlan
 
 MOST_WORKERS = 256
 
@@ -62,12 +65,15 @@ Name = str | os.PathLike[str]
 class Qwa:
     """Models on a device, loaded when first needed and kept.
 
-    `model` is an alias or a checkpoint's path (None: the best embedded one for each task). `device`
-    is `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; `dtype` is `auto`, `float32`, `bfloat16`, `float16`.
-    `batch` is how many clips are answered at once (None: what suits the device), `workers` how many
-    threads decode audio. `devices`, as ("cuda:0", "cuda:1"), gives each a process of its own, which
-    share the sources. `device_map` (`auto`, `balanced`, `sequential`) spreads a model that is too
-    large for one device over all.
+    `model` is an alias, a checkpoint's directory or a name on the Hugging Face hub (None: the best
+    embedded one for each task); of the hub, `revision` is a branch, tag or commit, and `offline`
+    forbids fetching. `aligner` is the forced aligner that Qwen3-ASR consults for the times of words
+    (None: the one that is on this machine).
+    `device` is `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; `dtype` is `auto`, `float32`, `bfloat16`,
+    `float16`. `batch` is how many clips are answered at once (None: what suits the device),
+    `workers` how many threads decode audio. `devices`, as ("cuda:0", "cuda:1"), gives each a
+    process of its own, which share the sources. `device_map` (`auto`, `balanced`, `sequential`)
+    spreads a model that is too large for one device over all.
     `full_window` encodes every clip at the model's whole window, as the reference does. `order` is
     that of the records: `completion`, each as soon as it may come, or `input`. `deterministic`
     makes answers equal to the last bit whatever the batch. `families` are those
@@ -75,6 +81,9 @@ class Qwa:
     """
 
     model: str | None = None
+    revision: str | None = None
+    offline: bool = False
+    aligner: str | None = None
     device: str = "auto"
     dtype: str = "auto"
     devices: tuple[str, ...] = ()
@@ -120,25 +129,40 @@ class Qwa:
     def classify(
         self, sources: Name | Iterable[Name], *, recursive: bool = False, **options: Any
     ) -> Iterator[Record | ErrorRecord]:
-        """Give the labels of a `task` (or your own `labels`) probabilities. Options: `Options`."""
+        """Give the labels of a `task` (or your own `labels`) probabilities. Options: `Options`.
+
+        A task about two clips takes the sources in pairs.
+        """
         return self._run("classify", sources, recursive, options)
 
     def timestamp(
         self, sources: Name | Iterable[Name], *, recursive: bool = False, **options: Any
     ) -> Iterator[Record | ErrorRecord]:
-        """Say when words or sounds are heard. Options: `Options`."""
+        """Say when words or sounds are heard. Options: `Options`.
+
+        `text` is what is spoken in the one source, or a mapping of it by the sources' names: then
+        its words are looked for.
+        """
         return self._run("timestamp", sources, recursive, options)
 
     def ask(
         self,
         question: str,
-        sources: Name | Iterable[Name],
+        sources: Name | Iterable[Name] = (),
         *,
+        together: bool = False,
+        history: Iterable[Record | ErrorRecord | Mapping[str, Any]] | None = None,
         recursive: bool = False,
         **options: Any,
     ) -> Iterator[Record | ErrorRecord]:
-        """Answer a question about each source. Options: `Options`."""
-        return self._run("ask", sources, recursive, {"question": question, **options})
+        """Answer a question about each source. Options: `Options`.
+
+        With `together` it is asked once about all of them; with `history`, the records of the
+        questions before it (or what JSON reads of them), about their clips and all `sources`.
+        """
+        turns = exchanges(history or ())
+        options |= {"question": question, "together": together or history is not None}
+        return self._run("ask", sources, recursive, options | {"history": turns})
 
     def run(
         self,
@@ -155,8 +179,7 @@ class Qwa:
         `Options`, each for the tasks that have it.
         """
         named = [tasks] if isinstance(tasks, str) else tasks
-        queries = share(named, questions, Options(**options))
-        return self.verify(queries)(_expand(sources, recursive))
+        return self._answer(share(named, questions, Options(**options)), sources, recursive)
 
     def _run(
         self,
@@ -165,7 +188,14 @@ class Qwa:
         recursive: bool,
         options: dict[str, Any],
     ) -> Iterator[Record | ErrorRecord]:
-        return self.prepare(command, Options(**options))(_expand(sources, recursive))
+        return self._answer([Query(command, Options(**options))], sources, recursive)
+
+    def _answer(
+        self, queries: Sequence[Query], sources: Name | Iterable[Name], recursive: bool
+    ) -> Iterator[Record | ErrorRecord]:
+        names = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+        answering = self.verify(queries)
+        return answering(expand_sources(names, recursive=recursive, each_once=each_once(queries)))
 
     def prepare(self, command: str, options: Options) -> Answering:
         """Verify a run of one task, as `verify` does."""
@@ -174,19 +204,34 @@ class Qwa:
     def verify(self, queries: Sequence[Query]) -> Answering:
         """Verify what a run asks for; nothing is loaded before its result is called.
 
+        The result takes sources as they are named, and puts together what is heard in one request.
         Raises UsageError for what a task or the model cannot do, ModelError and ConfigError for a
         model or a device that is not there.
         """
+        answering = self._verify(queries)
+        first = queries[0]  # all take sources alike
+
+        def answer(
+            sources: Iterator[Source], is_done: Callable[[str], bool] = lambda identifier: False
+        ) -> Iterator[Record | ErrorRecord]:
+            options = first.options
+            groups = group(sources, first.task, text=options.text, history=options.history)
+            return answering(groups, is_done)
+
+        return answer
+
+    def _verify(self, queries: Sequence[Query]) -> Answering:
+        """The same for a run that is given sources as `group` gives them."""
         tasks = [query.task for query in queries]
-        speech_alone = all(query.task.speech and query.options.vad for query in queries)
+        speech_alone = all(query.finds_speech for query in queries)
         hashes = [
             query.options.hash(query.command, full_window=self.full_window, vad=speech_alone)
             for query in queries
         ]
         name = self.model or default_for(*tasks)
         _prepare_torch(deterministic=self.deterministic)
-        family = self.families.get(name) or open_model(name, full_window=self.full_window)
-        _require_all(family, tasks)
+        family = self._family(name, queries)
+        _require_all(family.name, tasks)
         plans = tuple(map(_task_plan, queries, hashes))
         for plan in plans:
             family.check(plan.job)
@@ -194,14 +239,41 @@ class Qwa:
             return self._fleet(queries, plans, family)
         return self._alone(name, family, plans, heard_whole=not speech_alone)
 
+    def _family(self, name: str, queries: Sequence[Query]) -> Family:
+        """The model by name; one that is known to be unable to do a task is not fetched for it."""
+        timed = any(query.tags.timestamps for query in queries)
+        family = self.families.get(name)
+        if family is not None and (family.colleague or not timed or family.name != "qwen3-asr"):
+            return family
+        self.families.pop(name, None)  # it was opened without its aligner
+        wanted = Wanted(name, self.revision, self.offline)
+        if card := CARDS.get(name):
+            _require_all(card.family, [query.task for query in queries])
+            for query in queries:
+                query.task.require(card.family, query.tags.text_language)
+            if not self.devices and is_to_fetch(wanted):
+                self._require_room(card)
+        return open_model(wanted, full_window=self.full_window, timed=timed, aligner=self.aligner)
+
+    def _require_room(self, card: ModelCard) -> None:
+        """Raise ModelError before a model is fetched for a device that has no room for it."""
+        from .devices import find_device, find_dtype, require_memory
+
+        device = find_device(self.device)
+        dtype = find_dtype(self.dtype, device)
+        weights = card.parameters * 1_000_000
+        require_memory(card.alias, weights, dtype, device, self.device_map)
+
     def _alone(
         self, name: str, family: Family, tasks: tuple[TaskPlan, ...], *, heard_whole: bool
     ) -> Answering:
         """The run on one device. Raises ModelError for a device that is not there."""
         from .audio.vad import load_vad
-        from .devices import budget_for, find_device, find_dtype
-        from .engine.engine import Engine, Manner
-        from .pipeline import Plan, run
+        from .devices import find_device, find_dtype, require_memory
+        from .engine.engine import Manner
+        from .engines import engine_for
+        from .pipeline import run
+        from .plan import Plan
 
         device = find_device(self.device)
         dtype = find_dtype(self.dtype, device)
@@ -210,7 +282,12 @@ class Qwa:
             sources: Iterator[Source], is_done: Callable[[str], bool] = lambda identifier: False
         ) -> Iterator[Record | ErrorRecord]:
             if name not in self.families:
+                both = [family, *([family.colleague] if family.colleague else [])]
+                weights = sum(one.parameters for one in both)
+                require_memory(family.label, weights, dtype, device, self.device_map)
                 family.load(dtype, device, self.device_map)
+                if family.colleague is not None:
+                    family.colleague.load(dtype, device)
                 self.families[name] = family
             plan = Plan(
                 family=family,
@@ -221,8 +298,7 @@ class Qwa:
                 in_order=self.order == "input",
             )
             manner = Manner.of(device, deterministic=self.deterministic)
-            budget = budget_for(family.model, device, self.batch)
-            return run(plan, Engine(family.model, device, budget, manner), sources)
+            return run(plan, engine_for(family, device, self.batch, manner), sources)
 
         return answer
 
@@ -240,7 +316,7 @@ class Qwa:
 
 def _on_device(qwa: Qwa, queries: Sequence[Query], device: str) -> Answering:
     """A run of a fleet, in the process of one device."""
-    return replace(qwa, device=device).verify(queries)
+    return replace(qwa, device=device)._verify(queries)
 
 
 def _prepare_torch(*, deterministic: bool) -> None:
@@ -249,26 +325,21 @@ def _prepare_torch(*, deterministic: bool) -> None:
         os.environ.setdefault(name, value)
 
 
-def _expand(sources: Name | Iterable[Name], recursive: bool) -> Iterator[Source]:
-    names = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    return expand_sources(names, recursive=recursive)
-
-
-def _require_all(family: Family, tasks: Sequence[Task]) -> None:
+def _require_all(family: str, tasks: Sequence[Task]) -> None:
     """Raise UsageError naming the families that can do all tasks, where this one cannot."""
-    unable = [task.name for task in tasks if family.name not in task.families]
+    unable = [task.name for task in tasks if family not in task.families]
     if unable and len(tasks) > 1:
         able = [name for name in FAMILIES if all(name in task.families for task in tasks)]
         raise UsageError(
-            f"{family.name} cannot do {', '.join(unable)}; "
+            f"{family} cannot do {', '.join(unable)}; "
             f"families that can do all tasks of this run: {', '.join(able) or 'none'}"
         )
 
 
 def _task_plan(query: Query, options_hash: str) -> TaskPlan:
-    from .families.base import Job
+    from .families.base import Job, Turn
     from .merge import Choice
-    from .pipeline import TaskPlan
+    from .plan import TaskPlan
 
     task, options = query.task, query.options
     job = Job(
@@ -278,5 +349,7 @@ def _task_plan(query: Query, options_hash: str) -> TaskPlan:
         temperature=options.temperature,
         seed=options.seed,
         longest=options.max_tokens,
+        context=options.context,
+        history=tuple(Turn(e.question, e.answer, len(e.files)) for e in options.history),
     )
     return TaskPlan(job, options_hash, Choice(options.top_k, options.threshold))

@@ -1,4 +1,5 @@
-"""What a run computes on: the device, the number type, and how much is in work at once there."""
+"""What a run computes on: the device, the number type, whether a model has room there, and how much
+is in work at once."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from . import host_memory
 from .engine.memory import rows_that_fit
 from .engine.scheduler import Budget
 from .errors import ModelError, UsageError
@@ -27,6 +29,10 @@ LONGEST_FRAMES = 3_000
 
 HELD_BYTES = 256e6
 """Of the clips in work, what the encoder gave for the decoder, on a CPU."""
+
+LOADING = 1.1
+"""Bytes that loading a model takes for each byte of its weights. The largest matrix is there twice
+while its type or layout is changed (7 % of Qwen-Audio), and a first clip needs keys and values."""
 
 LARGE = 70e9
 """Bytes from which a GPU computes longer prompts and more audio at a time."""
@@ -65,6 +71,35 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
         }[name]
     except KeyError:
         raise UsageError(f"unknown dtype '{name}': auto, float32, bfloat16 or float16") from None
+
+
+def require_memory(
+    label: str, weights: int, dtype: torch.dtype, device: torch.device, device_map: str | None
+) -> None:
+    """Raise ModelError where a model of so many weights has no room to be loaded."""
+    needed = LOADING * weights * dtype.itemsize
+    free = _free_bytes(device, device_map)
+    if needed <= free:
+        return
+    where = "all devices have" if device_map else f"'{device}' has"
+    name = str(dtype).removeprefix("torch.")
+    advice = "; --dtype bfloat16 takes half" if dtype.itemsize > 2 else ""
+    raise ModelError(
+        f"{label} needs {needed / 1e9:,.1f} GB of memory in {name}, "
+        f"{where} {free / 1e9:,.1f} GB free{advice}"
+    )
+
+
+def _free_bytes(device: torch.device, device_map: str | None) -> int:
+    """What can be allocated on a device, or on all that a model is spread over."""
+    if device_map and torch.cuda.is_available():
+        free = [torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())]
+        return sum(free) + host_memory.free_bytes()
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return host_memory.free_bytes()
 
 
 def budget_for(model: Model, device: torch.device, batch: int | None) -> Budget:

@@ -25,6 +25,9 @@ InputCode = Literal[
     "decode",  # audio that breaks off or is damaged
     "samples",  # NaN or infinite samples
     "timeout",  # the decoder did not answer in time
+    "length",  # longer than what the model hears or holds at once
+    "incomplete",  # without what its task needs of it: a second clip, a text
+    "beyond",  # what the model cannot do, as it turned out when it heard it
     "memory",  # the device ran out of memory on this input alone
     "internal",  # an unexpected error while working on this input
 ]

@@ -1,110 +1,252 @@
-"""Which models there are: aliases, where their checkpoints lie, which family loads them."""
+"""Which models there are, and where a name's checkpoint lies: an alias, a directory, `org/name`."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .errors import ConfigError, ModelError, UsageError
+from . import hub
+from .errors import ModelError, UsageError
+from .layout import CONFIG
+from .task import Family as FamilyName
+from .tasks import Task
 
 if TYPE_CHECKING:
     from .families.base import Family
-    from .tasks import Task
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 """Where the embedded models lie."""
 
+ALIGNER = "qwen3-forced-aligner"
+"""The alias, and the family, of what tells Qwen3-ASR when words are spoken."""
+
+_CONSULTS = "qwen3_asr"  # the type of configuration of the models that do
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """One row of `qwa models`; `parameters` in millions, `directory` where it is embedded."""
+    """One row of `qwa models`.
+
+    `source` is its name on the hub, `parameters` counts in millions what is loaded of it, `window`
+    is the longest clip it hears in seconds, `directory` where it is embedded.
+    """
 
     alias: str
-    family: str
+    family: FamilyName
     source: str
     parameters: int
+    window: float
     directory: Path | None = None
 
     @property
-    def present(self) -> bool:
-        """Whether the checkpoint is on this machine."""
-        return self.directory is not None and self.directory.is_dir()
+    def memory(self) -> int:
+        """Bytes that its weights take in 16 bits each."""
+        return 2_000_000 * self.parameters
+
+    def find(self, revision: str | None = None) -> Path | None:
+        """The directory of its checkpoint, where it is on this machine."""
+        if self.directory is None:
+            return hub.find(self.source, revision)
+        return self.directory if self.directory.is_dir() else None
 
 
+# Parameters: from the weights' sizes on the hub, or counted in a network of the checkpoint's
+# configuration; of Omni models those of the thinker that hear and write.
 MODELS: tuple[ModelCard, ...] = (
-    ModelCard("whisper-base", "whisper", "openai/whisper-base", 73, WEIGHTS / "whisper-base"),
-    ModelCard("qwen-audio", "qwen-audio", "Qwen/Qwen-Audio", 8396),
-    ModelCard("qwen-audio-chat", "qwen-audio-chat", "Qwen/Qwen-Audio-Chat", 8396),
+    ModelCard("whisper-base", "whisper", "openai/whisper-base", 73, 30, WEIGHTS / "whisper-base"),
+    ModelCard("whisper-tiny", "whisper", "openai/whisper-tiny", 38, 30),
+    ModelCard("whisper-small", "whisper", "openai/whisper-small", 242, 30),
+    ModelCard("whisper-medium", "whisper", "openai/whisper-medium", 764, 30),
+    ModelCard("whisper-large-v3", "whisper", "openai/whisper-large-v3", 1543, 30),
+    ModelCard("whisper-large-v3-turbo", "whisper", "openai/whisper-large-v3-turbo", 809, 30),
+    ModelCard("distil-large-v3", "whisper", "distil-whisper/distil-large-v3", 756, 30),
+    ModelCard("qwen-audio", "qwen-audio", "Qwen/Qwen-Audio", 8396, 30),
+    ModelCard("qwen-audio-chat", "qwen-audio-chat", "Qwen/Qwen-Audio-Chat", 8396, 30),
+    ModelCard("qwen2-audio", "qwen2-audio", "Qwen/Qwen2-Audio-7B", 8397, 30),
+    ModelCard(
+        "qwen2-audio-instruct", "qwen2-audio-instruct", "Qwen/Qwen2-Audio-7B-Instruct", 8397, 30
+    ),
+    ModelCard("qwen2.5-omni-3b", "qwen-omni", "Qwen/Qwen2.5-Omni-3B", 4035, 300),
+    ModelCard("qwen2.5-omni-7b", "qwen-omni", "Qwen/Qwen2.5-Omni-7B", 8255, 300),
+    ModelCard("qwen3-omni", "qwen-omni", "Qwen/Qwen3-Omni-30B-A3B-Instruct", 31181, 300),
+    ModelCard(
+        "qwen3-omni-captioner",
+        "qwen3-omni-captioner",
+        "Qwen/Qwen3-Omni-30B-A3B-Captioner",
+        31181,
+        30,
+    ),
+    ModelCard("qwen3-asr-0.6b", "qwen3-asr", "Qwen/Qwen3-ASR-0.6B", 938, 60),
+    ModelCard("qwen3-asr-1.7b", "qwen3-asr", "Qwen/Qwen3-ASR-1.7B", 2349, 60),
+    ModelCard(ALIGNER, "qwen3-forced-aligner", "Qwen/Qwen3-ForcedAligner-0.6B", 918, 180),
 )
-"""Models by alias; any checkpoint of a family that is listed loads by its path too."""
+"""Any other checkpoint of a family of these loads by its directory or its name on the hub."""
+
+CARDS: Mapping[str, ModelCard] = MappingProxyType({card.alias: card for card in MODELS})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A model that a user names, with a branch, tag or commit of it.
+
+    `offline` forbids fetching it.
+    """
+
+    name: str
+    revision: str | None = None
+    offline: bool = False
+
+    @property
+    def command(self) -> str:
+        """The command that fetches it."""
+        revision = f" --revision {self.revision}" if self.revision else ""
+        return f"qwa models pull {self.name}{revision}"
 
 
 def default_for(*tasks: Task) -> str:
     """The best embedded model that can do all of `tasks`. Raises UsageError where none can."""
     able = [card for card in MODELS if all(card.family in task.families for task in tasks)]
     for card in able:
-        if card.present:
+        if card.directory is not None and card.directory.is_dir():
             return card.alias
     what = ", ".join(f"'{task.name}' ({task.title})" for task in tasks)
     names = ", ".join(card.alias for card in able)
     can = f"models that can: {names}" if able else "no model of this release can"
     raise UsageError(
         f"no embedded model can do {'all of ' if len(tasks) > 1 else ''}{what}; {can} "
-        "(--model PATH names a checkpoint)"
+        "(--model NAME fetches one)"
     )
 
 
-def open_model(name: str, *, full_window: bool = False) -> Family:
-    """Open an alias or the path of a checkpoint: its configuration and vocabulary, not its weights.
+def locate(wanted: Wanted) -> tuple[Path, str]:
+    """The directory of a model, fetched where it has to be, and what records call it.
 
-    Raises ModelError for what is not on this machine, ConfigError for what is no checkpoint of a
-    known architecture, UsageError for an unknown name (with the nearest aliases).
+    Raises ModelError for what is not on this machine and cannot be fetched, UsageError for an
+    unknown name (with the nearest aliases) and for a revision of what has none.
     """
-    directory, label = _locate(name)
-    architecture = _architecture(directory)
-    if architecture == "WhisperForConditionalGeneration":
-        from .families.whisper import Whisper
-
-        return Whisper(directory, label, full_window=full_window)
-    if architecture == "QWenLMHeadModel":
-        if full_window:
-            raise UsageError(f"{label}: --full-window is for Whisper; this model hears clips alone")
-        from .families.qwen_audio import QwenAudio
-
-        return QwenAudio(directory, label)
-    raise ConfigError(f"{directory}: the architecture {architecture or 'it has'} is not known")
+    place = _find_place(wanted)
+    return place.directory or _on_hub(place.repository, wanted), place.label
 
 
-def _locate(name: str) -> tuple[Path, str]:
-    """The directory of a model and what records call it."""
-    aliases = {card.alias: card for card in MODELS}
-    card = aliases.get(name)
-    path = Path(name).expanduser()
-    if card is None and ("/" in name or os.path.isdir(path)):  # noqa: PTH112 - never raises
-        return path, path.resolve().name
-    if card is None:
-        near = difflib.get_close_matches(name, aliases, n=3, cutoff=0.5) or list(aliases)
-        raise UsageError(f"unknown model '{name}': did you mean {' or '.join(near)}, or a path?")
-    if card.directory is None or not card.present:
-        raise ModelError(
-            f"{name} is not on this machine; --model PATH names a checkpoint of {card.source}"
+def is_to_fetch(wanted: Wanted) -> bool:
+    """Whether a model would have to come from the hub, and may. Raises what `locate` does."""
+    place = _find_place(wanted)
+    if place.directory is not None or wanted.offline or hub.is_offline():
+        return False
+    return hub.find(place.repository, wanted.revision) is None
+
+
+def fetch(wanted: Wanted) -> Path:
+    """Fetch a model, or what is new of it; one that is no model of the hub is there, or not.
+
+    Raises what `locate` does.
+    """
+    place = _find_place(wanted)
+    if place.directory is None:
+        return hub.pull(place.repository, wanted.revision)
+    if not place.directory.is_dir():
+        raise ModelError(f"{place.directory}: no such model directory")
+    return place.directory
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What records call a model, and its directory or else its name on the hub."""
+
+    label: str
+    directory: Path | None
+    repository: str = ""
+
+
+def _find_place(wanted: Wanted) -> _Place:
+    name = wanted.name
+    card, path = CARDS.get(name), Path(name).expanduser()
+    if card is not None:
+        if card.directory is None:
+            return _Place(name, None, card.source)
+        if wanted.revision is not None:
+            raise UsageError(
+                f"{name} is embedded, and has no other revision; {card.source} names it on the hub"
+            )
+        return _Place(name, card.directory)
+    is_directory = os.path.isdir(path)  # noqa: PTH112 - never raises
+    if not is_directory and hub.REPOSITORY.fullmatch(name):
+        return _Place(name, None, name)
+    if not is_directory and "/" not in name:
+        near = difflib.get_close_matches(name, CARDS, n=3, cutoff=0.5) or list(CARDS)
+        raise UsageError(
+            f"unknown model '{name}': did you mean {' or '.join(near)}, a directory, or a name on "
+            "the hub, as org/name?"
         )
-    return card.directory, card.alias
+    if wanted.revision is not None:
+        raise UsageError(f"--revision is for models of the hub: {name} is a directory")
+    return _Place(_label(path), path)
 
 
-def _architecture(directory: Path) -> str | None:
+def open_model(
+    wanted: Wanted, *, full_window: bool = False, timed: bool = False, aligner: str | None = None
+) -> Family:
+    """Open a model: its configuration and vocabulary, not its weights.
+
+    `timed` is whether it is asked when words are spoken; for that, Qwen3-ASR consults the model
+    that `aligner` names, or else the one that is on this machine.
+
+    Raises ModelError for what is not on this machine and cannot be fetched, ConfigError for what is
+    no checkpoint of a known architecture, UsageError for an unknown name and for an aligner that
+    there is no use for.
+    """
+    directory, label = locate(wanted)
+    from .families.registry import open_checkpoint
+
+    colleague: Family | None = None
+    if timed and consults(directory):
+        colleague = _open_aligner(aligner, offline=wanted.offline)
+    elif aligner is not None:
+        raise UsageError(
+            f"--aligner is for the times of words by Qwen3-ASR: {label} has no use for it here"
+        )
+    return open_checkpoint(directory, label, full_window=full_window, aligner=colleague)
+
+
+def consults(directory: Path) -> bool:
+    """Whether a checkpoint is of a family that consults an aligner for the times of words."""
     try:
-        if not directory.is_dir():
-            raise ModelError(f"{directory}: no such model directory")
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        return str(config["architectures"][0])
-    except FileNotFoundError:
-        raise ConfigError(f"{directory}: no model checkpoint (config.json is missing)") from None
-    except PermissionError as error:
-        raise ModelError(f"{directory}: cannot be read: {error.strerror}") from error
-    except (OSError, ValueError, LookupError, TypeError):
-        raise ConfigError(f"{directory}/config.json: does not name its architecture") from None
+        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # opening it will tell why
+        return False
+    return isinstance(config, dict) and config.get("model_type") == _CONSULTS
+
+
+def _open_aligner(name: str | None, *, offline: bool) -> Family | None:
+    """The aligner by name, or the one that is on this machine."""
+    if name is None and CARDS[ALIGNER].find() is None:
+        return None
+    return open_model(Wanted(name or ALIGNER, offline=offline))
+
+
+def _on_hub(repository: str, wanted: Wanted) -> Path:
+    """The directory of a model of the hub: nobody is asked for one that is wholly here."""
+    found = hub.find(repository, wanted.revision)
+    if found is not None:
+        return found
+    if wanted.offline or hub.is_offline():
+        raise ModelError(
+            f"{wanted.name} is not on this machine, or not wholly, and fetching is forbidden "
+            f"(--offline, HF_HUB_OFFLINE): '{wanted.command}' fetches it"
+        )
+    return hub.pull(repository, wanted.revision)
+
+
+def _label(directory: Path) -> str:
+    """What records call a directory: its name, or of one in the hub's cache that on the hub."""
+    directory = directory.resolve()
+    repository = directory.parent.parent.name
+    if directory.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/", 1)
+    return directory.name

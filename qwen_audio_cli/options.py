@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from .errors import UsageError
 from .languages import resolve
+from .readback import Exchange
 from .records import options_hash
 from .tags import TagSequence, neutralise, text_language
 from .tasks import Task, find
 
 _SCORED = ("labels", "top_k", "threshold")
-
+_WRITTEN = ("temperature", "seed", "max_tokens")
 
 LEAST_TEMPERATURE = 0.01
 MOST_TEMPERATURE = 10.0
+
+
+def skips_silence(task: Task) -> bool:
+    """Whether a task hears only what is spoken, where the user does not want otherwise."""
+    return task.speech and not task.whole
+
+
+def takes_context(task: Task) -> bool:
+    """Whether a task writes down what is said, so that it helps to know what may be said."""
+    return task.tag in ("transcribe", "translate") and not (task.scored or task.aligns)
 
 
 def _is_text(text: str) -> bool:
@@ -33,7 +45,9 @@ class Options:
     `language` is what is spoken (None: detected), `to` what is written. `style` is the output
     instruction of the tags. `labels` replaces the task's own set; with `free` the model writes
     instead of scoring labels. `tags` is a whole tag sequence to use instead of the task's.
-    `max_tokens` bounds the answer about a clip; `vad` False hears the silence too.
+    `max_tokens` bounds the answer about a clip; `vad` False hears the silence too. `context` names
+    what may be spoken. `text` is what is spoken, in the one source or by the sources' names: it is
+    aligned. `together` is one conversation about all sources, `history` what was said in it before.
     """
 
     task: str | None = None
@@ -51,14 +65,19 @@ class Options:
     vad: bool = True
     top_k: int | None = None
     threshold: float = 0.0
+    context: str = ""
+    text: str | Mapping[str, str] | None = None
+    together: bool = False
+    history: tuple[Exchange, ...] = ()
 
     def __post_init__(self) -> None:
         if self.temperature and not LEAST_TEMPERATURE <= self.temperature <= MOST_TEMPERATURE:
             raise UsageError(
                 f"the temperature is 0, or from {LEAST_TEMPERATURE} to {MOST_TEMPERATURE}"
             )
-        for name in ("question", "tags"):
-            if not _is_text(getattr(self, name) or ""):
+        for name in ("question", "tags", "context", "text"):
+            value = getattr(self, name)
+            if isinstance(value, str) and not _is_text(value):
                 raise UsageError(f"the {name}: not text in any encoding")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError("max-tokens must be at least 1")
@@ -68,8 +87,20 @@ class Options:
             raise UsageError("the threshold lies between 0 and 1")
 
     def find_task(self, command: str) -> Task:
-        """The task of a subcommand. Raises UsageError for one it does not have."""
-        return find(command, self.task)
+        """The task of a subcommand that is named, or that an option is for, or its default.
+
+        Raises UsageError for one it does not have, and for an option that is for another one.
+        """
+        meant: dict[str, str] = {}
+        if self.text is not None:
+            meant["text"] = "alignment"
+        if self.together or self.history:
+            meant["together" if self.together else "history"] = "conversation"
+        for option, name in meant.items():
+            task = find(command, self.task or name)
+            if task.name != name:
+                raise UsageError(f"'{task.name}' takes no --{option}: that is for '{name}'")
+        return find(command, self.task or next(iter(meant.values()), None))
 
     def source_language(self) -> str | None:
         """The code of the language that is spoken, None to detect it."""
@@ -82,8 +113,7 @@ class Options:
     def tag_sequence(self, command: str) -> TagSequence:
         """The tags of a run, or the user's own. Raises UsageError for what does not go together."""
         task = self.find_task(command)
-        if not (self.vad or task.speech):
-            raise UsageError(f"'{task.name}' hears all there is anyway: it takes no --no-vad")
+        self._verify(task)
         if self.tags is None:
             return task.tags(
                 language=self.source_language(),
@@ -113,13 +143,24 @@ class Options:
         if self.free:
             self._refuse("with free text no labels are scored", *_SCORED)
             return ()
-        self._refuse("labels are scored, nothing is written", "temperature", "seed", "max_tokens")
+        self._refuse("labels are scored, nothing is written", *_WRITTEN)
         labels = self.labels or task.labels
         if task.name == "language":
             labels = tuple(map(resolve, labels))
         if not labels:
             raise UsageError(f"'{task.name}' needs labels (--labels)")
         return tuple(dict.fromkeys(labels))
+
+    def _verify(self, task: Task) -> None:
+        """Raise UsageError for what is wanted of a task that does not have it, or needs it."""
+        if not (self.vad or skips_silence(task)):
+            raise UsageError(f"'{task.name}' hears all there is anyway: it takes no --no-vad")
+        if not takes_context(task):
+            self._refuse(f"'{task.name}' does not write down what is said", "context")
+        if task.aligns:
+            self._refuse(f"'{task.name}' writes nothing", *_WRITTEN)
+            if self.text is None:
+                raise UsageError(f"'{task.name}' needs the text that is spoken (--text)")
 
     def _refuse(self, reason: str, *names: str) -> None:
         """Raise UsageError for those of these options that are not at their defaults."""
@@ -134,6 +175,8 @@ class Options:
         `vad` is whether speech is looked for: the tasks of one run share what they hear.
         """
         task = self.find_task(command)
+        turns = [(turn.question, turn.answer, len(turn.files)) for turn in self.history]
+        given = {"context": self.context, "history": turns}
         return options_hash(
             {
                 "tags": str(self.tag_sequence(command)),
@@ -145,5 +188,6 @@ class Options:
                 "top_k": self.top_k,
                 "threshold": self.threshold,
                 "full_window": full_window,
+                **{name: value for name, value in given.items() if value},
             }
         )

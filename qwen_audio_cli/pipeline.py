@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .audio.sources import Source
-from .audio.vad import Vad
 from .engine.engine import Engine
 from .engine.memory import is_out_of_memory
 from .engine.request import AudioInput, Dialogue
 from .engine.work import Done, Work
 from .errors import InputCode, InputError
-from .families.base import ClipAnswer, Family, Job, Subject
-from .merge import Choice, ClipPart, merge
-from .readers import Ended, Heard, Hearing, Readers, Reading
-from .records import ErrorRecord, Record, Timing, record_id
+from .families.base import ClipAnswer, Refused, Subject, TooLong
+from .hearing import Ended, Heard, Reading
+from .merge import ClipPart, merge
+from .plan import Plan
+from .readers import Readers
+from .records import ErrorRecord, Record, Timing
 
 LOG = logging.getLogger(__name__)
 CLIPPING = 0.001
@@ -34,63 +35,6 @@ AHEAD = 2
 
 T = TypeVar("T")
 Records = list[Record | ErrorRecord]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskPlan:
-    """What is asked of every clip for one task, and how its records come of the answers.
-
-    `options` is the hash of all that shapes an answer.
-    """
-
-    job: Job
-    options: str
-    choice: Choice
-
-    @property
-    def question(self) -> str | None:
-        """What is asked, where the task is to answer a question of the user's."""
-        return self.job.tags.question if self.job.task.command == "ask" else None
-
-    def identify(self, fingerprint: str, model: str) -> str:
-        """The id of the record about the content that `fingerprint` stands for."""
-        return record_id(fingerprint, self.job.task.name, model, self.options)
-
-    def give_up(self, model: str, fingerprint: str, error: InputError) -> ErrorRecord:
-        """What stands in place of the record about a source whose work was lost."""
-        return self.error_record(self.identify(fingerprint, model), error)
-
-    def error_record(self, identifier: str, error: InputError) -> ErrorRecord:
-        """What stands in place of a record that could not be."""
-        return ErrorRecord(
-            id=identifier,
-            task=self.job.task.name,
-            file=error.name,
-            question=self.question,
-            code=error.code,
-            message=str(error),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is done with every source: one record for each of `tasks`, which hear the same clips.
-
-    `is_done` says whether the work of an id is there already. `vad` finds speech; without it a
-    source is heard whole. `readers` is how many threads decode. `in_order` keeps the records in the
-    order of the sources.
-    """
-
-    family: Family
-    tasks: tuple[TaskPlan, ...]
-    vad: Vad | None
-    is_done: Callable[[str], bool]
-    readers: int
-    in_order: bool
-
-    def identify(self, fingerprint: str) -> tuple[str, ...]:
-        """The ids of the records about the content that `fingerprint` stands for."""
-        return tuple(task.identify(fingerprint, self.family.label) for task in self.tasks)
 
 
 @dataclass(slots=True, eq=False)
@@ -110,11 +54,12 @@ class _Progress:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Clip:
-    """A clip in work: `start` to `end` seconds of its source."""
+    """A clip in work, or several together: `start` to `end` seconds of their source."""
 
     progress: _Progress
     start: float
     end: float
+    subject: Subject
 
 
 Outcomes = dict[int, ClipAnswer | InputError]
@@ -129,9 +74,7 @@ def run(
     The records of a source come one after the other, in the order of the tasks. Closing the
     iterator ends the run. Raises what iterating `sources` raises.
     """
-    hearing = Hearing(plan.family, plan.identify, plan.is_done, plan.vad)
-    room = AHEAD * engine.scheduler.budget.seats
-    readers = Readers(hearing, sources, count=plan.readers, room=room)
+    readers = Readers(plan, sources, room=AHEAD * engine.scheduler.budget.seats)
     numbered = _work_through(plan, engine, readers)
     groups = in_order(numbered) if plan.in_order else (records for _, records in numbered)
     try:
@@ -179,8 +122,10 @@ class _Desk:
         progress = self._progress(heard.reading)
         if not heard.reading.given_up:
             progress.open_clips += 1
-            clip = _Clip(progress, heard.start, heard.end)
-            self._engine.add(Work(clip, (AudioInput(heard.features),), self._dialogue(clip)))
+            subject = Subject(heard.seconds, heard.reading.source.text)
+            clip = _Clip(progress, heard.start, heard.end, subject)
+            audios = tuple(map(AudioInput, heard.features))
+            self._engine.add(Work(clip, audios, self._dialogue(clip)))
         return progress
 
     def ended(self, ended: Ended) -> _Progress:
@@ -199,7 +144,7 @@ class _Desk:
             return progress
         outcomes = done.result or {}
         if done.error is not None:
-            error = _input_error(progress.reading.source.name, done.error)
+            error = _input_error(progress.reading.source.title, done.error)
             outcomes = dict.fromkeys(progress.reading.pending, error)
         for task, outcome in outcomes.items():
             if isinstance(outcome, ClipAnswer):
@@ -226,11 +171,10 @@ class _Desk:
         for task in progress.reading.pending:
             if task in progress.errors:  # in another clip
                 continue
-            job, subject = plan.tasks[task].job, Subject((clip.end - clip.start,))
             try:
-                outcomes[task] = yield from plan.family.answer(job, subject)
+                outcomes[task] = yield from plan.family.answer(plan.tasks[task].job, clip.subject)
             except Exception as error:
-                outcomes[task] = _input_error(progress.reading.source.name, error)
+                outcomes[task] = _input_error(progress.reading.source.title, error)
         return outcomes
 
     def _fail(self, progress: _Progress, errors: dict[int, InputError]) -> None:
@@ -243,9 +187,9 @@ class _Desk:
     def _record(self, progress: _Progress, ended: Ended, number: int) -> Record | ErrorRecord:
         plan, reading = self._plan, progress.reading
         task = plan.tasks[number]
-        identifier, name = reading.ids[number], reading.source.name
+        identifier, source = reading.ids[number], reading.source
         if (error := progress.errors.get(number)) is not None:
-            return task.error_record(identifier, error)
+            return task.error_record(identifier, source, error)
         parts = progress.parts.get(number, [])
         merged = merge(parts, scored=bool(task.job.labels), choice=task.choice)
         # Of all tasks together: their answers share the steps of the model.
@@ -253,7 +197,8 @@ class _Desk:
         return Record(
             id=identifier,
             task=task.job.task.name,
-            file=name,
+            file=source.name,
+            files=task.files(source),
             model=plan.family.label,
             options=task.options,
             question=task.question,
@@ -268,6 +213,10 @@ class _Desk:
 
 
 def _input_error(name: str, error: Exception) -> InputError:
+    if isinstance(error, TooLong):
+        return InputError("length", name, str(error))
+    if isinstance(error, Refused):
+        return InputError("beyond", name, str(error))
     memory = is_out_of_memory(error)
     code: InputCode = "memory" if memory else "internal"
     if not memory:

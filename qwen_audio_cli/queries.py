@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 from .errors import UsageError
-from .options import Options
+from .options import Options, skips_silence, takes_context
 from .tags import TagSequence
 from .tasks import Task, find
 
@@ -28,6 +28,19 @@ class Query:
         """The tags to give the model."""
         return self.options.tag_sequence(self.command)
 
+    @property
+    def finds_speech(self) -> bool:
+        """Whether only what is spoken is heard."""
+        return skips_silence(self.task) and self.options.vad
+
+
+def each_once(queries: Iterable[Query]) -> bool:
+    """Whether a source that is named again is heard only once.
+
+    Where clips are heard together, their places matter: each mention counts.
+    """
+    return all(query.task.clips == 1 for query in queries)
+
 
 def share(tasks: Iterable[str], questions: Sequence[str], shared: Options) -> tuple[Query, ...]:
     """The queries of a run of several tasks, in the order of `tasks`.
@@ -36,8 +49,8 @@ def share(tasks: Iterable[str], questions: Sequence[str], shared: Options) -> tu
     them asks all `questions`; where there is none, they are asked last. An option of `shared` is
     for the tasks that have it; labels are for those that need some, or else for all that score.
 
-    Raises UsageError for no or unknown tasks, for what is asked twice, and for an option that no
-    task has.
+    Raises UsageError for no or unknown tasks, for what is asked twice, for tasks that differ in how
+    many clips they take, and for an option that no task has.
     """
     queries = list(_named(tasks, questions))
     if not queries:
@@ -54,6 +67,7 @@ def share(tasks: Iterable[str], questions: Sequence[str], shared: Options) -> tu
             query = queries[place]
             queries[place] = replace(query, options=replace(query.options, **{option: value}))
     _refuse_repeated(queries)
+    _refuse_mixed(queries)
     return tuple(queries)
 
 
@@ -99,8 +113,10 @@ def _has(query: Query, option: str, shared: Options) -> bool:
         case "temperature" | "seed" | "max_tokens":
             return not scores
         case "vad":
-            return task.speech
-        case _:  # task, question and tags are not shared
+            return skips_silence(task)
+        case "context":
+            return takes_context(task)
+        case _:  # such as a question, which is not shared
             return False
 
 
@@ -113,3 +129,15 @@ def _refuse_repeated(queries: Iterable[Query]) -> None:
             same = "" if question is None else f" with the question '{question}'"
             raise UsageError(f"'{query.task.name}'{same} is in this run twice")
         known.add(key)
+
+
+def _refuse_mixed(queries: Sequence[Query]) -> None:
+    """Refuse tasks of which one hears a source alone and another in a pair or with all others."""
+    first, *others = queries
+    for query in others:
+        if query.task.clips != first.task.clips:
+            counts = " and ".join(
+                f"'{task.name}' takes {task.clips or 'all'} at once"
+                for task in (first.task, query.task)
+            )
+            raise UsageError(f"tasks of one run hear the same clips: {counts}")

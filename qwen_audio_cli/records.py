@@ -147,6 +147,8 @@ class Timing:
 class Record:
     """The answer for one source. `file` is its name as `os.fsdecode` gives it.
 
+    `files` are the names of all clips that a request about several adds: in a conversation those
+    of this turn, where `file` is the first of the whole. `duration` is that of all its clips.
     `question` is what an `ask` asked. At least one of `text`, `segments` and `labels` is there.
     Raises ValueError for what the schema does not allow.
     """
@@ -156,6 +158,7 @@ class Record:
     file: str
     model: str
     options: str
+    files: tuple[str, ...] | None = None
     question: str | None = None
     text: str | None = None
     language: str | None = None
@@ -166,7 +169,7 @@ class Record:
     timing: Timing | None = None
 
     def __post_init__(self) -> None:
-        _check_source(self.id, self.task, self.file)
+        _check_source(self.id, self.task, self.file, self.files)
         _check_form("options", self.options, OPTIONS_PATTERN)
         if not self.model:
             raise ValueError("model is empty")
@@ -186,6 +189,7 @@ class Record:
             id=self.id,
             task=self.task,
             **_file(self.file),
+            **_files(self.files),
             question=None if self.question is None else _text(self.question),
             status="ok",
             text=None if self.text is None else _text(self.text),
@@ -209,10 +213,11 @@ class ErrorRecord:
     file: str
     code: InputCode
     message: str
+    files: tuple[str, ...] | None = None
     question: str | None = None
 
     def __post_init__(self) -> None:
-        _check_source(self.id, self.task, self.file)
+        _check_source(self.id, self.task, self.file, self.files)
         if self.code not in INPUT_CODES:
             raise ValueError(f"unknown error code {self.code!r}")
 
@@ -223,6 +228,7 @@ class ErrorRecord:
             id=self.id,
             task=self.task,
             **_file(self.file),
+            **_files(self.files),
             question=None if self.question is None else _text(self.question),
             status="error",
             error={"code": self.code, "message": _text(self.message)},
@@ -270,7 +276,21 @@ def _file(name: str) -> dict[str, str]:
     lossy = _text(name)
     if lossy == name:
         return {"file": name}
-    return {"file": lossy, "file_b64": base64.b64encode(os.fsencode(name)).decode()}
+    return {"file": lossy, "file_b64": _name_bytes(name)}
+
+
+def _files(names: tuple[str, ...] | None) -> dict[str, list[str]]:
+    """The keys for the names of several clips; all names' bytes, where one is not UTF-8."""
+    if names is None:
+        return {}
+    lossy = [_text(name) for name in names]
+    if lossy == [*names]:
+        return {"files": lossy}
+    return {"files": lossy, "files_b64": [_name_bytes(name) for name in names]}
+
+
+def _name_bytes(name: str) -> str:
+    return base64.b64encode(os.fsencode(name)).decode()
 
 
 # The checks below return the value as it is written, None for one that does not apply.
@@ -315,9 +335,10 @@ def _check_form(what: str, text: str, pattern: str) -> None:
         raise ValueError(f"{what} is malformed: {text!r}")
 
 
-def _check_source(identifier: str, task: str, file: str) -> None:
+def _check_source(identifier: str, task: str, file: str, files: tuple[str, ...] | None) -> None:
     _check_form("id", identifier, ID_PATTERN)
     _check_form("task", task, TASK_PATTERN)
-    if not file:
-        raise ValueError("file is empty")
-    _file(file)
+    for name in (file, *(files or ())):
+        if not name:
+            raise ValueError("file is empty")
+        _file(name)

@@ -52,6 +52,17 @@ _SOURCE = {
         "contentEncoding": "base64",
         "description": "the name's bytes, where they are not UTF-8",
     },
+    "files": {
+        "type": "array",
+        "items": _NAME,
+        "description": "of a request about several clips the names of those it adds, in order; "
+        "in a conversation, file is the first clip of all its turns",
+    },
+    "files_b64": {
+        "type": "array",
+        "items": {**_NAME, "contentEncoding": "base64"},
+        "description": "the bytes of all these names, where one is not UTF-8",
+    },
     "question": {**_TEXT, "description": "what was asked about the source"},
 }
 _REQUIRED = ("schema", "id", "task", "file", "status")
@@ -79,7 +90,7 @@ _RECORD = _object(
         "status": {"const": "ok"},
         "text": {**_TEXT, "description": "as the model wrote it"},
         "language": {**_pattern(LANGUAGE_PATTERN), "description": "spoken language"},
-        "duration": _SECONDS,
+        "duration": {**_SECONDS, "description": "seconds, three decimals; of all clips together"},
         "segments": _list("segment"),
         "labels": _list("label"),
         "flags": {"type": "array", "items": _FLAG, "uniqueItems": True},

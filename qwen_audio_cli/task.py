@@ -24,6 +24,8 @@ Family = Literal[
 Metric = Literal["wer", "bleu", "spider", "accuracy", "map", "eer", "f1", "aas", "event-f1", "der"]
 COMMANDS: tuple[Command, ...] = get_args(Command)
 FAMILIES: tuple[Family, ...] = get_args(Family)
+TAKES_CONTEXT: frozenset[Family] = frozenset({"qwen3-asr"})
+"""The families that can be told of names and terms that may be spoken."""
 
 
 class Parser(Enum):

@@ -7,10 +7,19 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from .errors import UsageError
-from .task import COMMANDS, FAMILIES, Parser, Task
+from .task import COMMANDS, FAMILIES, TAKES_CONTEXT, Parser, Task
 from .task_table import TABLE
 
-__all__ = ["COMMANDS", "DEFAULTS", "FAMILIES", "TASKS", "Parser", "Task", "find"]
+__all__ = [
+    "COMMANDS",
+    "DEFAULTS",
+    "FAMILIES",
+    "TAKES_CONTEXT",
+    "TASKS",
+    "Parser",
+    "Task",
+    "find",
+]
 
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in TABLE})
 """Every task by its name, in the order of the subcommands."""

@@ -30,6 +30,10 @@ COMPLETIONS = {"bash": "qwa.bash", "zsh": "_qwa", "fish": "qwa.fish"}
 ENVIRONMENT = {
     "NO_COLOR": "If not empty, there is no colour on standard error.",
     "TERM": "If it is 'dumb', there is neither colour nor a progress bar.",
+    "HF_HOME": "Where models are fetched to; HF_HUB_CACHE names the place of models alone.",
+    "HF_TOKEN": "The token to fetch gated and private models with.",
+    "HF_ENDPOINT": "The hub to fetch models from: https://huggingface.co if not set.",
+    "HF_HUB_OFFLINE": "If it is 1, nothing is fetched, as with --offline.",
 }
 
 OUTPUT = (
@@ -42,6 +46,11 @@ WEIGHTS = (
     "In the installed package: the embedded models. 'qwa models' prints where.",
 )
 
+CACHE = (
+    "~/.cache/huggingface/hub/",
+    "The models that were fetched, as other programs share them; HF_HOME names another place.",
+)
+
 _ROFF = {
     "\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti",
 }  # fmt: skip
@@ -50,26 +59,37 @@ _ROFF = {
 def generate() -> dict[str, str]:
     """Every file by its path within the repository."""
     group: Any = typer.main.get_command(app)
-    names = list(group.commands)
-    files = {"man/qwa.1": page(group, "qwa", names)}
-    for name, command in group.commands.items():
-        files[f"man/qwa-{name}.1"] = page(command, f"qwa {name}", names)
+    commands = dict(within(group, "qwa"))
+    titles = [title(name) for name in commands]
+    files = {f"man/{title(name)}.1": page(commands[name], name, titles) for name in commands}
     for shell, file in COMPLETIONS.items():
         script = get_completion_script(prog_name="qwa", complete_var="_QWA_COMPLETE", shell=shell)
         files[f"completions/{file}"] = f"{script}\n"
     return files
 
 
-def page(command: Any, full_name: str, names: list[str]) -> str:
-    """The man page of a command; `names` are the commands of the group."""
-    title = full_name.replace(" ", "-")
+def within(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """A command by its full name, and those below it."""
+    yield name, command
+    for part, below in getattr(command, "commands", {}).items():
+        yield from within(below, f"{name} {part}")
+
+
+def title(full_name: str) -> str:
+    """What the page of a command is called."""
+    return full_name.replace(" ", "-")
+
+
+def page(command: Any, full_name: str, titles: list[str]) -> str:
+    """The man page of a command; `titles` are those of all pages."""
+    own = title(full_name)
     summary, *paragraphs = command.help.split("\n\n")
     options = [p for p in parameters(command) if p.param_type_name == "option"]
     is_group = hasattr(command, "commands")
     lines = [
-        f'.TH {roff(title.upper())} 1 {DATE} "qwa {__version__}"',
+        f'.TH {roff(own.upper())} 1 {DATE} "qwa {__version__}"',
         ".SH NAME",
-        f"{roff(title)} \\- {roff(summary[0].lower() + summary[1:].rstrip('.'))}",
+        f"{roff(own)} \\- {roff(summary[0].lower() + summary[1:].rstrip('.'))}",
         ".SH SYNOPSIS",
         f".B {roff(full_name)}",
         roff(synopsis(command)),
@@ -81,15 +101,15 @@ def page(command: Any, full_name: str, names: list[str]) -> str:
     if is_group:
         lines += [".SH COMMANDS", *items(commands(command))]
     lines += [".SH OPTIONS", *items(map(option, options))]
-    if is_group:
+    if full_name == "qwa":
         lines += [".SH FLAGS", "What the flags of a record say:", *items(FLAGS.items())]
-    lines += [".SH EXAMPLES", ".EX", *map(roff, EXAMPLES[command.name]), ".EE"]
+    lines += [".SH EXAMPLES", ".EX", *map(roff, EXAMPLES[full_name.removeprefix("qwa ")]), ".EE"]
     lines += [".SH EXIT STATUS", *items((str(int(c)), text) for c, text in MEANINGS.items())]
-    members = list(command.commands.values()) if is_group else [command]
+    members = [member for _, member in within(command, full_name)]
     lines += [".SH ENVIRONMENT", *items(environment(members).items())]
     writes = any(p.name == "output" for member in members for p in member.params)
-    lines += [".SH FILES", *items([OUTPUT, WEIGHTS] if writes else [WEIGHTS])]
-    others = [other for other in ("qwa", *(f"qwa-{name}" for name in names)) if other != title]
+    lines += [".SH FILES", *items([OUTPUT, WEIGHTS, CACHE] if writes else [WEIGHTS, CACHE])]
+    others = [other for other in titles if other != own]
     lines += [".SH SEE ALSO", *(f".BR {roff(other)} (1)," for other in others[:-1])]
     lines += [f".BR {roff(others[-1])} (1)"]
     return "\n".join(lines) + "\n"

@@ -8,6 +8,8 @@ from typing import Any
 
 # One thread each: test machines are small and shared, and idle threads that spin cost the most.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What models are on this machine is no matter of the tests, nor is what the hub has.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent"}
 
 import numpy as np
 import pytest

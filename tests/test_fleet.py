@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -33,7 +33,7 @@ from qwen_audio_cli.answering import Answering
 from qwen_audio_cli.audio.sources import Source
 from qwen_audio_cli.errors import ConfigError, InputError, ModelError, UsageError
 from qwen_audio_cli.fleet.fleet import Fleet, parse_devices
-from qwen_audio_cli.fleet.run import GiveUp, Held, Line
+from qwen_audio_cli.fleet.run import GiveUp, Held, Line, Worker
 from qwen_audio_cli.options import Options
 from qwen_audio_cli.queries import share
 from qwen_audio_cli.records import ErrorRecord, Record, record_id
@@ -134,14 +134,15 @@ def parrot_id(name: str, task: str = "asr") -> str:
     return record_id(name, task, MODEL, OPTIONS)
 
 
-def lost_asr(content: str, error: InputError) -> ErrorRecord:
+def lost_asr(content: str, source: Source, error: InputError) -> ErrorRecord:
     return ErrorRecord(
-        id=parrot_id(content), task="asr", file=error.name, code=error.code, message=str(error)
+        id=parrot_id(content), task="asr", file=source.name, code=error.code, message=str(error)
     )
 
 
-def lost_language(content: str, error: InputError) -> ErrorRecord:
-    return replace(lost_asr(content, error), id=parrot_id(content, "language"), task="language")
+def lost_language(content: str, source: Source, error: InputError) -> ErrorRecord:
+    lost = lost_asr(content, source, error)
+    return replace(lost, id=parrot_id(content, "language"), task="language")
 
 
 ONE_TASK = (lost_asr,)
@@ -388,7 +389,8 @@ def test_a_line_lets_go_what_is_over(data: st.DataObject) -> None:
         name = f"{out[number].source.name}{turn}"
         failure = None
         if data.draw(st.booleans()):
-            failure = lost_asr(name, InputError("internal", name, "failed"))
+            error = InputError("internal", name, "failed")
+            failure = lost_asr(name, Source(name, None), error)
             made[number].append(name)
         out[number].settle(parrot_id(name), failure)
         if number not in turns[turn + 1 :]:
@@ -399,6 +401,22 @@ def test_a_line_lets_go_what_is_over(data: st.DataObject) -> None:
         for line, names, gone in zip(lines, came, (over, range(first)), strict=True):
             assert names == [name for number in gone for name in made[number]]
             assert len(line) == len(out) - len(gone)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_record_is_of_the_source_with_all_its_names(asked: bool) -> None:
+    """Of several clips a record may leave out the first, which an earlier turn has named."""
+    worker = Worker("cpu", cast("Any", None), cast("Any", None))
+    a, b, c = named("a", "b", "c")
+    sources = [a, Source("a", a.path, (b,)), Source("a", a.path, (c,)), Source("b", b.path, (c,))]
+    worker.held = [Held(source, 1) for source in sources]
+    lost = lost_asr("a", a, InputError("missing", "c", "gone"))
+    for held in worker.held if asked else ():
+        held.asked.add(lost.id)
+    for files, held in zip((None, ("a", "b"), ("c",)), worker.held, strict=False):
+        assert worker.find(replace(lost, files=files)) is held
+    assert worker.find(replace(lost, files=("b", "a"))) is None
+    assert worker.find(replace(lost, file="c")) is None
 
 
 @LINUX

@@ -204,9 +204,9 @@ def test_deterministic_reaches_the_engine(
     manners: list[Manner] = []
     begin = Engine.__init__
 
-    def noted(self: Any, model: Any, device: Any, budget: Any, manner: Manner) -> None:
-        manners.append(manner)
-        begin(self, model, device, budget, manner)
+    def noted(self: Any, *others: Any) -> None:
+        manners.extend(other for other in others if isinstance(other, Manner))
+        begin(self, *others)
 
     monkeypatch.setattr(Engine, "__init__", noted)
     records = [

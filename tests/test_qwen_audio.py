@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
+import re
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import tiny_checkpoints
 import torch
 from conftest import CPU
+from real_vocabulary import PATH, needs_real
 
 from qwen_audio_cli.engine.request import Dialogue, FinishReason, Generate, Generated, Score, Scored
 from qwen_audio_cli.errors import UsageError
-from qwen_audio_cli.families.base import ClipAnswer, Job, Subject
+from qwen_audio_cli.families.base import ClipAnswer, Job, Subject, TooLong, Turn
 from qwen_audio_cli.families.qwen_audio import QwenAudio
 from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt, chat_prompt
 from qwen_audio_cli.families.qwen_tokenizer import QwenTokenizer
 from qwen_audio_cli.tags import AUDIO_LANGUAGES, TagSequence
 from qwen_audio_cli.tasks import TASKS
-
-REAL = os.environ.get("QWA_QWEN_TIKTOKEN")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +79,8 @@ def shown(family: QwenAudio, ids: Sequence[int]) -> str:
     """A prompt with its pads counted."""
     pad = "[[[AUDIO:modality]]]"
     text = family.tokenizer.decode(ids, tags=True)
-    return text.replace(pad * text.count(pad), f"({text.count(pad)})")
+    runs = re.compile(f"(?:{re.escape(pad)})+")
+    return runs.sub(lambda run: f"({run[0].count(pad)})", text)
 
 
 ASR = "<audio>(25)</audio><|startoftranscript|><|en|><|transcribe|><|en|><|notimestamps|><|wo_itn|>"
@@ -316,20 +316,52 @@ def test_what_a_checkpoint_cannot_do_is_refused(base: QwenAudio, wanted: Job, re
         base.check(wanted)
 
 
-def test_a_task_about_two_clips_is_refused(chat: QwenAudio) -> None:
-    with pytest.raises(UsageError, match="needs 2 clips"):
-        chat.check(job("speaker-verification"))
+def test_several_clips_and_turns(chat: QwenAudio) -> None:
+    """As `from_list_format` numbers them, in each turn anew; audio of all turns is heard again."""
+    wanted = replace(
+        job("conversation", question="And now?"),
+        history=(Turn("Which is louder?", "The first.", 2), Turn("Sure?", "Yes <|en|>.", 0)),
+    )
+    chat.check(wanted)
+    asked = next(chat.answer(wanted, Subject((1.0, 2.0, 0.4))))
+    assert isinstance(asked, Generate)
+    assert shown(chat, asked.prompt) == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nAudio 1:<audio>(25)</audio>\nAudio 2:<audio>(50)</audio>\n"
+        "Which is louder?<|im_end|>\n<|im_start|>assistant\nThe first.<|im_end|>\n"
+        "<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\nYes <|en|>.<|im_end|>\n"
+        "<|im_start|>user\nAudio 1:<audio>(10)</audio>\nAnd now?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert chat.tokenizer.special["<|en|>"] not in asked.prompt
 
 
-def test_every_other_task_of_the_table_is_done(base: QwenAudio, chat: QwenAudio) -> None:
+def test_clips_together_may_be_too_long(chat: QwenAudio) -> None:
+    """Past 2,048 tokens the original counts otherwise: three clips of 30 s are too many."""
+    wanted = job("conversation", question="What is it?")
+    chat.check(wanted)
+    with pytest.raises(TooLong, match="2048 tokens at most: a prompt of 23"):
+        next(chat.answer(wanted, Subject((30.0, 30.0, 30.0))))
+
+
+def test_two_clips_are_compared_in_chat(chat: QwenAudio) -> None:
+    wanted = job("speaker-verification", ("yes", "no"))
+    chat.check(wanted)
+    asked = next(chat.answer(wanted, Subject((1.0, 2.0))))
+    assert isinstance(asked, Score)
+    assert "Audio 2:<audio>(50)</audio>\nDo both clips" in shown(chat, asked.prompt)
+    assert {tokens[-1] for tokens in asked.continuations} == {chat.tokenizer.special["<|im_end|>"]}
+
+
+def test_every_task_of_the_table_is_done(base: QwenAudio, chat: QwenAudio) -> None:
     for family in (base, chat):
-        able = [task for task in TASKS.values() if family.name in task.families and task.clips != 2]
+        able = [task for task in TASKS.values() if family.name in task.families]
         assert len(able) > 20
         for task in able:
             tags = task.tags(question="What is it?" if task.command == "ask" else None)
             wanted = Job(task, tags, task.labels)
             family.check(wanted)
-            assert next(family.answer(wanted, Subject((30.0,)))).prompt
+            assert next(family.answer(wanted, Subject((30.0,) * (task.clips or 1)))).prompt
 
 
 def test_a_sequence_of_the_users_own_is_used(chat: QwenAudio) -> None:
@@ -342,12 +374,12 @@ def test_a_sequence_of_the_users_own_is_used(chat: QwenAudio) -> None:
 
 @pytest.fixture(scope="module")
 def real() -> QwenTokenizer:
-    if not REAL:
-        pytest.skip("QWA_QWEN_TIKTOKEN names no qwen.tiktoken (the dashscope wheel has it)")
-    return QwenTokenizer.read(Path(REAL))
+    assert PATH
+    return QwenTokenizer.read(PATH)
 
 
 # Ids of the original for `assets/audio/1272-128104-0000.flac`, 93,680 samples.
+@needs_real
 def test_the_chat_prompt_has_the_originals_ids(real: QwenTokenizer) -> None:
     span = audio_span(real, 93_680 / 16_000, 30.0)
     assert span == [155163, *[151851] * 146, 155164]
@@ -358,6 +390,7 @@ def test_the_chat_prompt_has_the_originals_ids(real: QwenTokenizer) -> None:
     ]
 
 
+@needs_real
 def test_the_base_prompt_has_the_originals_ids(real: QwenTokenizer) -> None:
     span = audio_span(real, 93_680 / 16_000, 30.0)
     ids = base_prompt(real, span, TASKS["asr"].tags(language="en"), TASKS["asr"])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import unicodedata
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import tiny_checkpoints
 from hypothesis import given
 from hypothesis import strategies as st
+from real_vocabulary import PATH, needs_real
 from tokenizers import Regex, pre_tokenizers
 
 from qwen_audio_cli.errors import ConfigError, UsageError
@@ -19,10 +19,6 @@ from qwen_audio_cli.families.qwen_tokenizer import QwenTokenizer
 from qwen_audio_cli.tags import SPECIAL_TOKENS, TagSequence
 from qwen_audio_cli.tasks import TASKS
 
-REAL = os.environ.get("QWA_QWEN_TIKTOKEN")
-needs_real = pytest.mark.skipif(
-    not REAL, reason="QWA_QWEN_TIKTOKEN names no qwen.tiktoken (the dashscope wheel has it)"
-)
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -37,8 +33,8 @@ TEXTS = st.text(
 
 @pytest.fixture(scope="module")
 def real() -> QwenTokenizer:
-    assert REAL
-    return QwenTokenizer.read(Path(REAL))
+    assert PATH
+    return QwenTokenizer.read(PATH)
 
 
 def plain_bpe(text: str) -> list[int]:
@@ -206,8 +202,8 @@ def test_golden_ids_of_texts(real: QwenTokenizer) -> None:
 def encoding() -> Any:
     """The same vocabulary in tiktoken, which the original runs on."""
     tiktoken = pytest.importorskip("tiktoken", reason="tiktoken is not installed")
-    assert REAL
-    lines = (line.split() for line in Path(REAL).read_bytes().splitlines())
+    assert PATH
+    lines = (line.split() for line in PATH.read_bytes().splitlines())
     ranks = {base64.b64decode(piece): int(rank) for piece, rank in lines}
     return tiktoken.Encoding("qwen", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
 

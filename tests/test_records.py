@@ -39,6 +39,7 @@ SOURCES = {
     "id": st.from_regex(r"[0-9a-f]{32}", fullmatch=True),
     "task": st.sampled_from(["asr", "word-times", "sound-event"]),
     "file": FILES,
+    "files": st.one_of(st.none(), st.lists(FILES, max_size=3).map(tuple)),
     "question": st.one_of(st.none(), ANY_TEXT),
 }
 
@@ -161,6 +162,21 @@ def test_every_record_that_can_be_built_validates(record: Record | ErrorRecord) 
     VALIDATOR.validate(written)
     name = base64.b64decode(written.get("file_b64", "")) or written["file"].encode()
     assert name == os.fsencode(record.file)
+    names = [base64.b64decode(each) for each in written.get("files_b64", ())]
+    names = names or [each.encode() for each in written.get("files", ())]
+    assert names == [os.fsencode(each) for each in record.files or ()]
+    assert ("files" in written) == (record.files is not None)
+
+
+@pytest.mark.parametrize("record", [RECORD, ERROR])
+def test_the_names_of_several_clips_follow_that_of_the_first(record: Record | ErrorRecord) -> None:
+    several = json.loads(to_json(replace(record, files=("a/b.wav", "c.wav"))))
+    assert [*several][3:5] == ["file", "files"]
+    assert several.pop("files") == ["a/b.wav", "c.wav"]
+    assert several == json.loads(to_json(record))
+    assert json.loads(to_json(replace(record, files=())))["files"] == []
+    with pytest.raises(ValueError, match="empty"):
+        replace(record, files=("a/b.wav", ""))
 
 
 def test_a_name_that_is_not_utf8_is_lossy_and_exact() -> None:

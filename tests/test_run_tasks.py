@@ -314,6 +314,11 @@ def test_options_are_for_the_tasks_that_have_them() -> None:
         (("transcribe",), (), {"tags": "<|en|>"}, "--tags"),
         (("transcribe",), (), {"task": "asr"}, "--task"),
         (("transcribe,classify:custom",), (), {}, "--labels"),
+        (("transcribe,ask:conversation",), ("a?",), {}, "'asr' takes 1 .* takes all"),
+        (("caption,classify:speaker-verification",), (), {}, "'audio-caption' takes 1 .* takes 2"),
+        (("timestamp:alignment",), (), {}, "--text"),
+        (("caption,classify:scene",), (), {"context": "Qwen"}, "--context"),
+        (("ask",), ("a?",), {"together": True}, "--together"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -331,4 +336,4 @@ def test_a_model_must_be_able_to_do_all(tiny: QwenAudio) -> None:
     with pytest.raises(UsageError, match="no model of this release can"):
         Qwa().run("transcribe:lyrics,transcribe:overlapped", ONE)
     with pytest.raises(UsageError, match="qwen-audio cannot do conversation"):
-        loaded("tiny", tiny).run("transcribe,ask:conversation", ONE, questions=["Who?"])
+        loaded("tiny", tiny).run("ask:conversation", ONE, questions=["Who?"])

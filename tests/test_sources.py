@@ -127,6 +127,17 @@ def test_a_file_is_given_once_under_its_first_name() -> None:
 
 
 @pytest.mark.usefixtures("tree")
+def test_where_mentions_count_a_file_is_given_as_often_as_it_is_named() -> None:
+    Path("link.wav").symlink_to("in/b.wav")
+    words = ("link.wav", "in/b.wav", "in/*.flac", "gone.wav", "in/a.flac", "gone.wav", "-")
+    assert names(*words, each_once=False) == [
+        "link.wav", "in/b.wav", "in/a.flac", "gone.wav", "in/a.flac", "gone.wav", "-",
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="named once"):
+        expand_sources(["-", "in", "-"], each_once=False)
+
+
+@pytest.mark.usefixtures("tree")
 def test_loops_of_links_end() -> None:
     Path("in/sub/up").symlink_to("..")
     Path("in/sub/self.wav").symlink_to("self.wav")

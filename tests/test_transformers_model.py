@@ -16,11 +16,10 @@ import transformers
 from conftest import CPU, recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from packed import prompt_scores
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Qwen3ASRFeatureExtractor, WhisperFeatureExtractor
+from transformers_reference import Reference, Samples
 
 from qwen_audio_cli.engine.engine import Engine, Manner
 from qwen_audio_cli.engine.request import AudioInput, Generate, Generated, Score, Scored
@@ -28,9 +27,7 @@ from qwen_audio_cli.engine.scheduler import Budget
 from qwen_audio_cli.engine.work import Work
 from qwen_audio_cli.errors import ConfigError
 from qwen_audio_cli.families.checkpoint import Checkpoint
-from qwen_audio_cli.families.transformers_model import CLASSES, TransformersModel
-
-Samples = NDArray[np.float32]
+from qwen_audio_cli.families.transformers_model import TransformersModel
 
 STOP = frozenset(range(0, tiny_transformers.VOCABULARY, 12))
 LONGEST = 12
@@ -46,71 +43,6 @@ def clips() -> list[Samples]:
     names = ("en-no-connection", "fr-one-participant", "ru-no-connection")
     sound = np.concatenate([recording(name) for name in names])
     return [np.resize(np.roll(sound, -9_000 * i), n) for i, n in enumerate(LENGTHS)]
-
-
-class Reference:
-    """The library's own network on its own features, one clip a call."""
-
-    def __init__(self, directory: Path) -> None:
-        architecture = Checkpoint(directory).config["architectures"][0]
-        self.name = CLASSES[architecture]
-        self.network = getattr(transformers, self.name).from_pretrained(directory).eval()
-        self.network.generation_config.pad_token_id = 0
-
-    def audio(self, samples: Samples) -> dict[str, Tensor]:
-        """What the library's processor gives the network of a clip."""
-        asr = self.name.startswith("Qwen3ASR")
-        # Qwen2.5-Omni's pads to 300 s, of which all that matters is that it is more than the clip.
-        longest = 40 if self.name.startswith("Qwen2_5") else 30
-        whisper = WhisperFeatureExtractor(feature_size=128, chunk_length=longest)
-        found = (Qwen3ASRFeatureExtractor() if asr else whisper)(
-            samples,
-            sampling_rate=16_000,
-            return_attention_mask=True,
-            return_tensors="pt",
-            padding=True if self.name.startswith("Qwen3") else "max_length",
-            truncation=False,
-        )
-        mask = "input_features_mask" if asr else "feature_attention_mask"
-        return {"input_features": found["input_features"], mask: found["attention_mask"]}
-
-    def frames(self, samples: Samples) -> int:
-        """Mel frames of a clip, as the library counts them."""
-        return int(self.audio(samples)[self._mask].sum())
-
-    @property
-    def _mask(self) -> str:
-        return "input_features_mask" if "ASR" in self.name else "feature_attention_mask"
-
-    def inputs(self, prompt: Sequence[int], samples: Samples | None) -> dict[str, Tensor]:
-        ids = torch.tensor([list(prompt)])
-        audio = {} if samples is None else self.audio(samples)
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **audio}
-
-    @torch.inference_mode()
-    def scores(self, prompt: Sequence[int], samples: Samples | None) -> Tensor:
-        """Scores of every position."""
-        scores: Tensor = self.network(**self.inputs(prompt, samples)).logits[0]
-        return scores
-
-    def answer(self, prompt: Sequence[int], samples: Samples | None) -> list[int]:
-        """The library's greedy answer, without the stop token."""
-        said = self.network.generate(
-            **self.inputs(prompt, samples),
-            max_new_tokens=LONGEST,
-            do_sample=False,
-            repetition_penalty=1.0,
-            eos_token_id=sorted(STOP),
-        )[0, len(prompt) :].tolist()
-        return said[:-1] if said[-1] in STOP else said
-
-    def label_logprobs(self, prompt: Sequence[int], samples: Samples | None) -> list[list[float]]:
-        """Each label's tokens' log-probabilities, each label in a call of its own."""
-        found = []
-        for label in LABELS:
-            shares = self.scores([*prompt, *label], samples).log_softmax(-1)[len(prompt) - 1 : -1]
-            found.append([float(shares[i, token]) for i, token in enumerate(label)])
-        return found
 
 
 class Case:
@@ -137,7 +69,7 @@ class Case:
     @cached_property
     def answers(self) -> list[list[int]]:
         pairs = zip(self.prompts, self.sounds, strict=True)
-        return [self.reference.answer(prompt, sound) for prompt, sound in pairs]
+        return [self.reference.answer(prompt, sound, STOP, LONGEST) for prompt, sound in pairs]
 
     def work(self, number: int, dialogue: Any) -> Work[int, Any]:
         sound = self.sounds[number]
@@ -278,7 +210,8 @@ def test_label_scores_are_the_librarys(case: Case) -> None:
     engine: Engine[int, Any] = Engine(case.model, CPU, Budget(3, rows=2_000))
     found = run(engine, [case.work(number, score) for number in chosen])
     for number in chosen:
-        theirs = case.reference.label_logprobs(case.prompts[number], case.sounds[number])
+        prompt, sound = case.prompts[number], case.sounds[number]
+        theirs = [case.reference.logprobs(prompt, sound, label) for label in LABELS]
         for mine, other in zip(found[number], theirs, strict=True):
             assert mine == pytest.approx(other, abs=1e-4)
 
@@ -301,9 +234,11 @@ def test_requests_with_a_common_beginning_equal_separate_ones(case: Case) -> Non
     for number in chosen:
         prompt, sound = case.prompts[number], case.sounds[number]
         *answers, scored = found[number]
-        expected = [case.reference.answer([*prompt, *t], sound) for t in ([], [41], [42, 43])]
+        expected = [
+            case.reference.answer([*prompt, *t], sound, STOP, LONGEST) for t in ([], [41], [42, 43])
+        ]
         assert answers == expected
-        theirs = case.reference.label_logprobs(prompt[:-1], sound)
+        theirs = [case.reference.logprobs(prompt[:-1], sound, label) for label in LABELS]
         assert [len(label) for label in scored] == [len(label) for label in LABELS]
         for mine, other in zip(scored, theirs, strict=True):
             assert mine == pytest.approx(other, abs=1e-4)
@@ -421,8 +356,8 @@ def _pickle(directory: Path) -> None:
 NORM = "model.language_model.norm.weight"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another architecture": (
-        _edit_config(lambda c: c.update(architectures=["Qwen3ASRForTokenClassification"])),
-        r"Qwen3ASRForTokenClassification.* none of .*Qwen2AudioForConditionalGeneration",
+        _edit_config(lambda c: c.update(architectures=["Qwen3ASRModel"])),
+        r"Qwen3ASRModel.* none of .*Qwen2AudioForConditionalGeneration",
     ),
     "no architecture": (_edit_config(lambda c: c.pop("architectures")), "unknown"),
     "a setting of another type": (

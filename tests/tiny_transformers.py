@@ -22,12 +22,16 @@ from transformers import (
     Qwen2AudioForConditionalGeneration,
     Qwen3ASRConfig,
     Qwen3ASRForConditionalGeneration,
+    Qwen3ASRForTokenClassification,
     Qwen3OmniMoeConfig,
     Qwen3OmniMoeThinkerForConditionalGeneration,
 )
 
 VOCABULARY = 512
 AUDIO_TOKEN = 500
+TIMESTAMP_TOKEN = 496
+CLASSES = 64
+"""Of a forced aligner: times up to 5.04 s."""
 WEIGHTS = "model.safetensors"
 
 TEXT = {
@@ -114,12 +118,42 @@ def qwen3_asr(directory: Path) -> Path:
 
 def qwen3_asr_original(directory: Path) -> Path:
     """The same weights in the layout of its authors."""
-    qwen3_asr(directory)
+    return _as_published(qwen3_asr(directory), {}, {})
+
+
+def qwen3_aligner(directory: Path) -> Path:
+    """Qwen3-ForcedAligner in the library's layout: classes where others have the vocabulary."""
+    config = Qwen3ASRConfig(
+        audio_config=QWEN3_AUDIO,
+        text_config=TEXT | {"head_dim": 24, "max_position_embeddings": 4096},
+        audio_token_id=AUDIO_TOKEN,
+        timestamp_token_id=TIMESTAMP_TOKEN,
+        timestamp_segment_time=80,
+        num_labels=CLASSES,
+    )
+    return _save(Qwen3ASRForTokenClassification(config), directory)
+
+
+def qwen3_aligner_original(directory: Path) -> Path:
+    """The same weights in the layout of its authors."""
+    return _as_published(
+        qwen3_aligner(directory),
+        {"timestamp_token_id": TIMESTAMP_TOKEN, "timestamp_segment_time": 80},
+        {"model_type": "qwen3_forced_aligner", "classify_num": CLASSES},
+    )
+
+
+def _as_published(directory: Path, whole: dict[str, Any], thinker: dict[str, Any]) -> Path:
+    """Make of a checkpoint in the library's layout one of Qwen3-ASR's authors.
+
+    `whole` and `thinker` are what else stands in its configuration, and in the thinker's.
+    """
     renamed = {
         "model.multi_modal_projector.linear_1.": "audio_tower.proj1.",
         "model.multi_modal_projector.linear_2.": "audio_tower.proj2.",
         "model.audio_tower.": "audio_tower.",
         "model.language_model.": "model.",
+        "score.": "lm_head.",
     }
     weights = {}
     for name, tensor in load_file(directory / WEIGHTS).items():
@@ -135,7 +169,9 @@ def qwen3_asr_original(directory: Path) -> Path:
             "audio_config": QWEN3_AUDIO | {"n_window": 50, "conv_chunksize": 500},
             "text_config": text,
             "audio_token_id": AUDIO_TOKEN,
+            **thinker,
         },
+        **whole,
     }
     (directory / "config.json").write_text(json.dumps(config))
     return directory
@@ -152,11 +188,14 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
 def _save(network: PreTrainedModel, directory: Path) -> Path:
     """Draw the weights and save them, without a word of how to generate."""
     generator = torch.Generator().manual_seed(0)
-    tied = network.lm_head.weight is network.get_input_embeddings().weight
+    head = getattr(network, "lm_head", None)
+    tied = head is not None and head.weight is network.get_input_embeddings().weight
     for name, weight in network.named_parameters():
         drawn = torch.randn(weight.shape, generator=generator)
         if weight.ndim == 1:
             weight.data = 0.2 * drawn + (1.0 if _is_norm(name) else 0.0)
+            if head is None and ("q_norm" in name or "k_norm" in name):
+                weight.data *= 3  # an aligner's marks are all one token: what each looks at tells
         elif "embed_tokens" in name:
             # A tied embedding as large as an untied one would have every token follow itself.
             weight.data = drawn * (0.1 if tied else 0.5)

@@ -1,6 +1,7 @@
 """From a stream of samples to clips that a model can hear: where a recording is cut, and why there.
 
-Memory holds a little more than one window, however long the recording.
+Memory holds a little more than one window, however long the recording; one that must not be cut is
+refused where it is longer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from . import SAMPLE_RATE, Clip
+from .decode import Audio
 from .vad import FRAME, Vad
 
 Samples = NDArray[np.float32]
@@ -61,6 +64,24 @@ def segment(blocks: Iterable[Samples], vad: Vad | None, longest_seconds: float) 
         yield from cutter.feed(block, stream.feed(block))
     yield from cutter.feed(np.empty(0, np.float32), stream.flush())
     yield from cutter.finish()
+
+
+def uncut(audio: Audio, longest_seconds: float) -> Clip:
+    """A whole source as one clip.
+
+    Raises InputError as iterating `audio` does, and for one that is longer than `longest_seconds`:
+    it is decoded to its end, so that its length can be told.
+    """
+    longest = int(longest_seconds * SAMPLE_RATE)
+    blocks: list[Samples] = []
+    for block in audio:
+        if audio.samples <= longest:
+            blocks.append(block)
+    if audio.samples > longest:
+        seconds = audio.samples / SAMPLE_RATE
+        reason = f"has {seconds:.2f} s, of which the model hears {longest_seconds:g} s at once"
+        raise InputError("length", audio.source.name, reason)
+    return Clip(np.concatenate(blocks), 0)
 
 
 class _Tape:

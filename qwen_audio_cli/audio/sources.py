@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -36,10 +37,36 @@ _READ_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file, or standard input (`path` is None). `name` is what the user is shown."""
+    """One file, or standard input (`path` is None). `name` is what the user is shown.
+
+    `others` are heard together with it, behind it, in one request. `text` is what is spoken in it,
+    where a task needs to know.
+    """
 
     name: str
     path: Path | None
+    others: tuple[Source, ...] = ()
+    text: str | None = None
+
+    @property
+    def members(self) -> tuple[Source, ...]:
+        """All that is heard in one request, itself first."""
+        return (self, *self.others)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its members."""
+        return tuple(member.name for member in self.members)
+
+    @property
+    def title(self) -> str:
+        """What messages about all its members call it."""
+        return f"{self.name} and {len(self.others)} more" if self.others else self.name
+
+    @property
+    def substitute(self) -> str:
+        """What stands for its content where nobody can read that."""
+        return "\n".join(self.names)
 
 
 def expand_sources(
@@ -48,8 +75,9 @@ def expand_sources(
     files_from: str | os.PathLike[str] | None = None,
     null: bool = False,
     recursive: bool = False,
+    each_once: bool = True,
 ) -> Iterator[Source]:
-    """Expand words into sources, lazily and in a fixed order; the same file is given once.
+    """Expand words into sources, lazily and in a fixed order.
 
     A word is a file, a directory (the audio files in it, and below it if `recursive`), a glob (`*`,
     `?`, `[…]`, `**`) unless a file of that very name exists, or `-` for audio on standard input.
@@ -57,8 +85,9 @@ def expand_sources(
     `null`; nothing in a list is a glob. What does not exist is a source too, so that it is reported
     when it is opened.
 
-    Two names of one inode are the same file. Raises `UsageError` for an empty word, for standard
-    input claimed twice and, when iterated, for a list that cannot be read.
+    The same file is given once, unless `each_once` is False: then it is given as often as it is
+    named. Two names of one inode are the same file. Raises `UsageError` for an empty word, for
+    standard input claimed twice and, when iterated, for a list that cannot be read.
     """
     names = [os.fspath(word) for word in words]
     if "" in names:
@@ -66,7 +95,12 @@ def expand_sources(
     listing = None if files_from is None else os.fspath(files_from)
     if listing == STANDARD_INPUT and STANDARD_INPUT in names:
         raise UsageError("standard input cannot be both audio (-) and a list (--files-from -)")
-    return _once(_expand(names, listing, null, recursive))
+    sources = _expand(names, listing, null, recursive)
+    if each_once:
+        return _once(sources)
+    if names.count(STANDARD_INPUT) > 1:
+        raise UsageError("standard input (-) is one recording: it can be named once")
+    return sources
 
 
 def _expand(
@@ -309,7 +343,19 @@ def _reopen(spool: FileIO, name: str) -> FileIO:
 
 
 def fingerprint(source: Source) -> str:
-    """BLAKE2b of the content, 32 hexadecimal digits. Raises `InputError` as `open_source` does."""
+    """BLAKE2b of the content, 32 hexadecimal digits. Raises `InputError` as `open_source` does.
+
+    That of a source with others or a text depends on all of them, and on their order.
+    """
+    contents = [_fingerprint(member) for member in source.members]
+    if not source.others and source.text is None:
+        return contents[0]
+    everything = json.dumps([contents, source.text]).encode()
+    return hashlib.blake2b(everything, digest_size=16).hexdigest()
+
+
+def _fingerprint(source: Source) -> str:
+    """The fingerprint of a source alone."""
     with open_source(source) as file:
         try:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..engine.arena import CacheShape
 from ..engine.attention import Step
-from ..engine.request import Dialogue, Generate, Generated, Model, Request
+from ..engine.request import Consult, Dialogue, Generate, Generated, Model, Request, Score
 from ..families.base import ClipAnswer, Family, Job, Subject
 
 Phase = Literal["encode", "step"]
@@ -206,6 +206,7 @@ class MeteredFamily:
         self.name, self.label, self.window = family.name, family.label, family.window
         self.model = MeteredModel(family.model, observer)
         self.counts = Counts()
+        self.colleague, self.parameters = family.colleague, family.parameters
         self._family = family
         self._lengths = lengths
 
@@ -239,10 +240,9 @@ class MeteredFamily:
                 except Exception as error:
                     request = dialogue.throw(error)
                     continue
-                self._count(request, fed)
-                fed = request.prompt
+                fed = self._count(request, fed)
                 if isinstance(answer, Generated):
-                    past, new = len(request.prompt), len(answer.logprobs)
+                    past, new = len(fed), len(answer.logprobs)
                     self.counts.tokens += new
                     self.counts.rows += new - 1
                     self.counts.keys += new * past + new * (new - 1) // 2
@@ -254,12 +254,18 @@ class MeteredFamily:
             self.counts.clips += 1
             self.counts.seated += time.perf_counter() - begun
 
-    def _count(self, request: Request, fed: Sequence[int]) -> None:
-        """Count a request's own rows: not the beginning it has in common with the one before."""
+    def _count(self, request: Request, fed: Sequence[int]) -> Sequence[int]:
+        """Count a request's own rows, not the beginning it shares with what was `fed`; gives that.
+
+        What a colleague does is not counted.
+        """
+        if isinstance(request, Consult):
+            return ()
         same = takewhile(lambda pair: pair[0] == pair[1], zip(fed, request.prompt, strict=False))
         self.counts.rows += len(request.prompt) - sum(1 for _ in same)
-        if not isinstance(request, Generate):
+        if isinstance(request, Score):
             self.counts.rows += sum(len(tokens) - 1 for tokens in request.continuations)
+        return request.prompt
 
 
 def _of_length(dialogue: Dialogue[ClipAnswer], length: int) -> Dialogue[ClipAnswer]:

@@ -14,7 +14,7 @@ import typer
 from .. import __version__
 from ..errors import QwaError
 from ..exits import Exit
-from . import listing
+from . import listing, models
 from .bench import bench
 from .commands import COMMANDS
 from .console import LOG, configure
@@ -31,9 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (*COMMANDS, bench, listing.tasks, listing.models, listing.schema):
+for _command in (*COMMANDS, bench, listing.tasks, listing.schema):
     _name = _command.__name__
     app.command(_name, help=description(_command), epilog=epilog(_name))(_command)
+app.add_typer(models.app, name="models")
 
 
 def _print_version(asked: bool) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -17,15 +17,10 @@ from ..audio.sources import Source, expand_sources
 from ..errors import NoInputError
 from ..exits import Exit
 from .console import configure
-from .options import RunOptions, Sources
+from .options import Sources, as_in_runs
 
 if TYPE_CHECKING:
     from ..bench.run import Figures
-
-
-def _as_in_runs(name: str) -> Any:
-    """An option as the commands that answer for audio declare it."""
-    return get_type_hints(RunOptions, include_extras=True)[name].__metadata__[0]
 
 
 def bench(
@@ -41,13 +36,13 @@ def bench(
         ),
     ] = 64,
     json: Annotated[bool, Option("--json", help="One JSON object.")] = False,
-    model: Annotated[str | None, _as_in_runs("model")] = None,
-    device: Annotated[str, _as_in_runs("device")] = "auto",
-    dtype: Annotated[str, _as_in_runs("dtype")] = "auto",
-    batch: Annotated[int | None, _as_in_runs("batch")] = Qwa.batch,
-    workers: Annotated[int, _as_in_runs("workers")] = Qwa.workers,
-    recursive: Annotated[bool, _as_in_runs("recursive")] = False,
-    verbose: Annotated[bool, _as_in_runs("verbose")] = False,
+    model: Annotated[str | None, as_in_runs("model")] = None,
+    device: Annotated[str, as_in_runs("device")] = "auto",
+    dtype: Annotated[str, as_in_runs("dtype")] = "auto",
+    batch: Annotated[int | None, as_in_runs("batch")] = Qwa.batch,
+    workers: Annotated[int, as_in_runs("workers")] = Qwa.workers,
+    recursive: Annotated[bool, as_in_runs("recursive")] = False,
+    verbose: Annotated[bool, as_in_runs("verbose")] = False,
 ) -> None:
     """Measure how fast a model is on this machine, and how fast it could be.
 

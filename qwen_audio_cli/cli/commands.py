@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
 from ..errors import UsageError
+from .given import earlier_turns, spoken_text
 from .options import AnswerOptions, RunOptions, Sources, expand
-from .run import RUN, execute
+from .run import RUN, execute, refuse_output
 from .task_options import Questions, ScoreOptions, Style, Tasks, Timestamps, To, task_option
 
 
@@ -60,7 +62,11 @@ def classify(
     answer: AnswerOptions,
     how: RunOptions,
 ) -> None:
-    """Give each label of a set its probability."""
+    """Give each label of a set its probability.
+
+    With --task speaker-verification, which compares two recordings, SOURCEs are taken in pairs, one
+    record for each: a file counts as often as it is named.
+    """
     execute("classify", sources, answer, how, task=task, **scores.values())
 
 
@@ -74,6 +80,16 @@ def timestamp(
     events: Annotated[
         bool, Option("--events", help="When which sounds are heard: --task sound-event-times.")
     ] = False,
+    text: Annotated[
+        Path | None,
+        Option(
+            "--text",
+            metavar="FILE",
+            show_default=False,
+            help="When each word of this text is spoken: --task alignment. FILE is the text of "
+            "one SOURCE or, for several, records with file and text; - is standard input.",
+        ),
+    ] = None,
     task: Annotated[str | None, task_option("timestamp")] = None,
     answer: AnswerOptions,
     how: RunOptions,
@@ -83,7 +99,9 @@ def timestamp(
     chosen = [*(name for name, is_chosen in named.items() if is_chosen), *([task] if task else [])]
     if len(chosen) > 1:
         raise UsageError("--words, --events and --task exclude each other")
-    execute("timestamp", sources, answer, how, task=chosen[0] if chosen else None)
+    given = spoken_text(text, [*(sources or ()), *([how.files_from] if how.files_from else ())])
+    refuse_output(text, how)
+    execute("timestamp", sources, answer, how, task=chosen[0] if chosen else None, text=given)
 
 
 @expand
@@ -92,11 +110,32 @@ def ask(
     question: Annotated[str, Argument(metavar="QUESTION", hidden=True)],
     sources: Sources = None,
     task: Annotated[str | None, task_option("ask")] = None,
+    together: Annotated[
+        bool,
+        Option("--together", help="Ask once about all SOURCEs together: --task conversation."),
+    ] = False,
+    history: Annotated[
+        Path | None,
+        Option(
+            "--history",
+            metavar="FILE",
+            show_default=False,
+            help="The records of the questions before, as -o has written them: their clips are "
+            "heard again, before any SOURCE. FILE may be that of -o.",
+        ),
+    ] = None,
     answer: AnswerOptions,
     how: RunOptions,
 ) -> None:
-    """Answer QUESTION about each SOURCE."""
-    execute("ask", sources, answer, how, task=task, question=question)
+    """Answer QUESTION about each SOURCE, or about all of them together.
+
+    Together they are one conversation, which goes on with --history: a file is heard as often as it
+    is named, and in the order of the names.
+    """
+    turns = earlier_turns(history)
+    together = together or turns is not None
+    own = {"question": question, "together": together, "history": turns or ()}
+    execute("ask", sources, answer, how, task=task, **own)
 
 
 @expand

@@ -67,7 +67,7 @@ class Progress:
         """`tasks` is how many records a file may give, one after the other."""
         self.files = self.failed = self.answered = 0
         self._tasks = tasks
-        self._file: str | None = None
+        self._names: tuple[str, ...] = ()
         self._errors = self._answers = 0  # of the last file
         self._seconds = 0.0
         self._begun = time.perf_counter()
@@ -84,10 +84,11 @@ class Progress:
 
     def count(self, record: Record | ErrorRecord) -> None:
         """Take note of a record."""
-        is_new = self._tasks == 1 or record.file != self._file
+        names = (record.file, *(record.files or ()))
+        is_new = self._tasks == 1 or names != self._names
         if is_new:
-            self.files += 1
-            self._file, self._errors, self._answers = record.file, 0, 0
+            self.files += 1 if record.files is None else len(record.files)
+            self._names, self._errors, self._answers = names, 0, 0
         if isinstance(record, ErrorRecord):
             self.failed += not self._errors
             self._errors += 1

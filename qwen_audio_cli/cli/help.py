@@ -33,12 +33,18 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "qwa classify --task language examples/",
             "qwa classify --task emotion --top-k 1 --model ~/Qwen-Audio calls/*.mp3",
             "qwa classify --labels siren,dog,rain --model ~/Qwen-Audio clips/",
+            "qwa classify --task speaker-verification --model ~/Qwen-Audio-Chat a.wav b.wav",
         ),
         "timestamp": (
             "qwa timestamp --words interview.m4a",
             "qwa timestamp --events --model ~/Qwen-Audio street.wav",
+            "qwa timestamp --text talk.txt --model ~/Qwen3-ForcedAligner-0.6B talk.wav",
         ),
-        "ask": ('qwa ask "What is the dog doing?" a.wav b.wav --model ~/Qwen-Audio-Chat',),
+        "ask": (
+            'qwa ask "What is the dog doing?" a.wav b.wav --model ~/Qwen-Audio-Chat',
+            'qwa ask --together "What is heard?" a.wav b.wav -o chat.jsonl --model qwen-audio-chat',
+            'qwa ask --history chat.jsonl "Which is louder?" -o chat.jsonl --model qwen-audio-chat',
+        ),
         "run": (
             "qwa run --tasks transcribe,translate,classify:language --top-k 1 examples/",
             "qwa run --tasks transcribe,caption,classify:scene --model ~/Qwen-Audio street.wav",
@@ -46,7 +52,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "bench": ("qwa bench", "qwa bench --model ~/Qwen-Audio --device cuda talks/"),
         "tasks": ("qwa tasks", "qwa tasks --json | jq -r 'select(.models != []).name'"),
-        "models": ("qwa models", "qwa models --json | jq -r .name"),
+        "models": ("qwa models", "qwa models --json | jq -r 'select(.present).name'"),
+        "models pull": (
+            "qwa models pull qwen2-audio-instruct",
+            "qwa models pull openai/whisper-small --revision main",
+        ),
         "schema": ("qwa schema > record.schema.json",),
     }
 )

@@ -1,4 +1,4 @@
-"""The commands that only tell what there is: tasks, models, the schema of a record."""
+"""The commands that only tell what there is: the tasks, and the schema of a record."""
 
 from __future__ import annotations
 
@@ -12,25 +12,17 @@ from ..models import MODELS, ModelCard
 from ..schema import SCHEMA
 from ..tasks import DEFAULTS, FAMILIES, TASKS, Task
 
-_Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
-def tasks(*, json: _Json = False) -> None:
+def tasks(*, json: Json = False) -> None:
     """List the tasks, their tags, and the models here that can."""
-    rows = [_task(task) for task in TASKS.values()]
+    here = [card for card in MODELS if card.find() is not None]
+    rows = [_task(task, here) for task in TASKS.values()]
     if json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        _print_table(rows, ("name", "command", "models", "families", "title", "tags"))
-
-
-def models(*, json: _Json = False) -> None:
-    """List the models and where their checkpoints lie."""
-    rows = [_model(card) for card in MODELS]
-    if json:
-        _print_json(rows)
-    else:
-        _print_table(rows, ("name", "family", "parameters", "source", "path"))
+        print_table(rows, ("name", "command", "models", "families", "title", "tags"))
 
 
 def schema() -> None:
@@ -38,7 +30,7 @@ def schema() -> None:
     typer.echo(orjson.dumps(SCHEMA, option=orjson.OPT_INDENT_2).decode())
 
 
-def _task(task: Task) -> dict[str, Any]:
+def _task(task: Task, here: Sequence[ModelCard]) -> dict[str, Any]:
     question = "QUESTION" if task.tag == "question" and task.question is None else None
     return {
         "name": task.name,
@@ -47,27 +39,18 @@ def _task(task: Task) -> dict[str, Any]:
         "title": task.title,
         "tags": str(task.tags(question=question)),
         "families": [family for family in FAMILIES if family in task.families],
-        "models": [card.alias for card in MODELS if card.present and card.family in task.families],
+        "models": [card.alias for card in here if card.family in task.families],
         "labels": list(task.labels),
     }
 
 
-def _model(card: ModelCard) -> dict[str, Any]:
-    return {
-        "name": card.alias,
-        "family": card.family,
-        "parameters": card.parameters * 1_000_000,
-        "source": card.source,
-        "path": str(card.directory) if card.present else None,
-    }
-
-
-def _print_json(rows: Sequence[dict[str, Any]]) -> None:
+def print_json(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows as one JSON object a line."""
     for row in rows:
         typer.echo(orjson.dumps(row).decode())
 
 
-def _print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     """Print rows below a heading, their columns aligned."""
     cells = [[column.upper() for column in columns]]
     cells += [[_cell(row[column]) for column in columns] for row in rows]
@@ -78,8 +61,6 @@ def _print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, int):
-        return f"{value / 1e6:,.0f} M"
     if isinstance(value, list):
         return ",".join(value) or "-"
     return str(value or "-")

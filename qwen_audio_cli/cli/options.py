@@ -14,8 +14,9 @@ from typer import Argument, Option
 from ..api import DEVICE_MAPS, ORDERS, Qwa
 from ..errors import UsageError
 from ..languages import LANGUAGES
-from ..models import MODELS
+from ..models import ALIGNER, MODELS
 from ..records import FLAGS
+from .given import parse_context
 
 SHOW_TAGS = "show"
 """The value of `--tags` that prints the sequence instead of running."""
@@ -55,7 +56,8 @@ def expand(function: Callable[..., None]) -> Callable[..., None]:
 # --- what the shell completes -------------------------------------------------------------------
 
 
-def _starting(choices: Iterable[str]) -> Callable[[str], list[str]]:
+def starting(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    """Complete one of these words."""
     return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
 
 
@@ -81,7 +83,7 @@ class AnswerOptions:
             "--language",
             "-l",
             metavar="LANGUAGE",
-            autocompletion=_starting(LANGUAGES),
+            autocompletion=starting(LANGUAGES),
             help="The language that is spoken, by code or English name; detected if not given.",
         ),
     ] = None
@@ -102,6 +104,15 @@ class AnswerOptions:
         int | None,
         Option("--max-tokens", metavar="COUNT", help="Bound the answer about each clip."),
     ] = None
+    context: Annotated[
+        str,
+        Option(
+            "--context",
+            metavar="TEXT|@FILE",
+            show_default=False,
+            help="Names and terms that may be spoken, for models that take them.",
+        ),
+    ] = ""
     no_vad: Annotated[
         bool, Option("--no-vad", help="Hear everything, not only where somebody speaks.")
     ] = False
@@ -112,13 +123,14 @@ class AnswerOptions:
         return self.tags == SHOW_TAGS
 
     def values(self) -> dict[str, Any]:
-        """These options as `qwen_audio_cli.options.Options` takes them."""
+        """These options as `qwen_audio_cli.options.Options` takes them. Raises UsageError."""
         return {
             "language": self.language,
             "tags": None if self.show_tags else self.tags,
             "temperature": self.temperature,
             "seed": self.seed,
             "max_tokens": self.max_tokens,
+            "context": parse_context(self.context),
             "vad": not self.no_vad,
         }
 
@@ -135,9 +147,27 @@ class RunOptions:
             metavar="NAME|PATH",
             envvar="QWA_MODEL",
             show_envvar=True,
-            autocompletion=_starting([card.alias for card in MODELS]),
-            help="A model of 'qwa models' or a checkpoint's directory; the best embedded model "
-            "if not given.",
+            autocompletion=starting([card.alias for card in MODELS]),
+            help="A model of 'qwa models', a checkpoint's directory, or a name on the Hugging Face "
+            "hub, as org/name; the best embedded model if not given. What is not on this machine "
+            "is fetched.",
+        ),
+    ] = None
+    revision: Annotated[
+        str | None,
+        Option("--revision", metavar="REVISION", help="A model's branch, tag or commit."),
+    ] = None
+    offline: Annotated[
+        bool, Option("--offline", help="Fetch nothing: a model is on this machine or refused.")
+    ] = False
+    aligner: Annotated[
+        str | None,
+        Option(
+            "--aligner",
+            metavar="NAME|PATH",
+            autocompletion=starting([ALIGNER]),
+            help="The forced aligner that Qwen3-ASR asks when words are spoken; "
+            f"{ALIGNER} if that is on this machine.",
         ),
     ] = None
     device: Annotated[
@@ -147,7 +177,7 @@ class RunOptions:
             metavar="DEVICE",
             envvar="QWA_DEVICE",
             show_envvar=True,
-            autocompletion=_starting(("auto", "cpu", "cuda", "mps")),
+            autocompletion=starting(("auto", "cpu", "cuda", "mps")),
             help="auto, cpu, cuda, cuda:1, mps.",
         ),
     ] = "auto"
@@ -164,7 +194,7 @@ class RunOptions:
         Option(
             "--device-map",
             metavar="HOW",
-            autocompletion=_starting(DEVICE_MAPS),
+            autocompletion=starting(DEVICE_MAPS),
             help="Spread a model that is too large for one device over all: "
             f"{', '.join(DEVICE_MAPS)}.",
         ),
@@ -174,7 +204,7 @@ class RunOptions:
         Option(
             "--dtype",
             metavar="TYPE",
-            autocompletion=_starting(("auto", "float32", "bfloat16", "float16")),
+            autocompletion=starting(("auto", "float32", "bfloat16", "float16")),
             help="auto, float32, bfloat16 or float16.",
         ),
     ] = "auto"
@@ -207,7 +237,7 @@ class RunOptions:
         Option(
             "--order",
             metavar="ORDER",
-            autocompletion=_starting(ORDERS),
+            autocompletion=starting(ORDERS),
             help="Records come as soon as they are complete (completion), or in the order of the "
             "sources (input).",
         ),
@@ -274,3 +304,8 @@ class RunOptions:
                 f"--fail-on-flag: unknown flag '{unknown[0]}'; known are {', '.join(FLAGS)}"
             )
         return flags
+
+
+def as_in_runs(name: str) -> Any:
+    """An option as the commands that answer for audio declare it."""
+    return get_type_hints(RunOptions, include_extras=True)[name].__metadata__[0]

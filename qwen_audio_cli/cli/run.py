@@ -21,7 +21,7 @@ from ..errors import NoInputError, UsageError
 from ..exits import Exit
 from ..fleet.fleet import parse_devices
 from ..options import Options
-from ..queries import Query, share
+from ..queries import Query, each_once, share
 from ..records import Record
 from ..sinks import Sink
 from ..sinks.journal import Journal
@@ -47,7 +47,7 @@ def execute(
         typer.echo("\n".join(str(query.tags) for query in queries))
         return
     flags = how.failing_flags()
-    sources = _expand(words or (), how)
+    sources = _expand(words or (), how, queries)
     answering = _qwa(how).verify(queries)
     with JsonlSink.to_stdout() if how.to_stdout else JsonlSink.to_file(how.output) as sink:
         journal = Journal.read(how.output) if how.resume else Journal(Counter())
@@ -66,6 +66,9 @@ def _queries(command: str, values: dict[str, Any]) -> Sequence[Query]:
 def _qwa(how: RunOptions) -> Qwa:
     return Qwa(
         model=how.model,
+        revision=how.revision,
+        offline=how.offline,
+        aligner=how.aligner,
         device=how.device,
         dtype=how.dtype,
         devices=() if how.devices is None else tuple(parse_devices(how.devices)),
@@ -78,14 +81,37 @@ def _qwa(how: RunOptions) -> Qwa:
     )
 
 
-def _expand(words: Sequence[str], how: RunOptions) -> Iterator[Source]:
-    """The sources, at least one. Raises UsageError and NoInputError."""
+def _expand(words: Sequence[str], how: RunOptions, queries: Sequence[Query]) -> Iterator[Source]:
+    """The sources, at least one, unless a conversation is about some already.
+
+    Raises UsageError and NoInputError.
+    """
     names = [*words, *([] if how.files_from is None else [how.files_from])]
+    earlier = [file for query in queries for turn in query.options.history for file in turn.files]
+    _verify_input([*names, *earlier], how)
     if not names:
+        if earlier:
+            return iter(())
         raise UsageError(
             "name audio files, directories or globs, - for audio on standard input, or a list "
             "of them by --files-from"
         )
+    sources = expand_sources(
+        words,
+        files_from=how.files_from,
+        null=how.null,
+        recursive=how.recursive,
+        each_once=each_once(queries),
+    )
+    first = next(sources, None)
+    if first is None:
+        deeper = not how.recursive and any(map(os.path.isdir, words))
+        raise NoInputError("no input matched" + (" (-r searches deeper)" if deeper else ""))
+    return chain([first], sources)
+
+
+def _verify_input(names: Sequence[str], how: RunOptions) -> None:
+    """Raise UsageError for what does not go together with input or output of these names."""
     if how.null and how.files_from is None:
         raise UsageError("--null tells how to read a list: it needs --files-from")
     if how.resume and how.to_stdout:
@@ -96,14 +122,12 @@ def _expand(words: Sequence[str], how: RunOptions) -> Iterator[Source]:
         raise UsageError(f"{how.output}: is named like audio, but the output is JSON lines")
     for name in names:
         _refuse_output(name, _output_status(how))
-    sources = expand_sources(
-        words, files_from=how.files_from, null=how.null, recursive=how.recursive
-    )
-    first = next(sources, None)
-    if first is None:
-        deeper = not how.recursive and any(map(os.path.isdir, words))
-        raise NoInputError("no input matched" + (" (-r searches deeper)" if deeper else ""))
-    return chain([first], sources)
+
+
+def refuse_output(given: Path | None, how: RunOptions) -> None:
+    """Raise UsageError where what is read as no source is the output."""
+    if given is not None:
+        _refuse_output(str(given), _output_status(how))
 
 
 def _output_status(how: RunOptions) -> os.stat_result | None:

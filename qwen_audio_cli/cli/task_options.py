@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Context, Option
 
-from ..errors import UsageError
 from ..tasks import COMMANDS, DEFAULTS, TASKS
+from .given import parse_labels
 
 
 def _tasks(context: Context, incomplete: str) -> list[str]:
@@ -96,23 +95,3 @@ class ScoreOptions:
             "threshold": self.threshold,
             "free": self.free,
         }
-
-
-def parse_labels(text: str | None) -> tuple[str, ...]:
-    """The labels of `a,b,c`, or those of `@file`, one a line.
-
-    Raises UsageError for a file that cannot be read and where there are none.
-    """
-    if text is None:
-        return ()
-    lines = text.split(",")
-    if text.startswith("@"):
-        try:
-            lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise UsageError(f"--labels: {text[1:]} cannot be read: {reason}") from error
-    labels = tuple(label for line in lines if (label := line.strip()))
-    if not labels:
-        raise UsageError("--labels: there are none")
-    return labels

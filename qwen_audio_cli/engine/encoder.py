@@ -39,12 +39,22 @@ class EncoderStage:
     """
 
     def __init__(
-        self, model: Model, device: torch.device, shrink: Callable[[], None], *, exact: bool
+        self,
+        model: Model,
+        device: torch.device,
+        shrink: Callable[[], None],
+        *,
+        exact: bool,
+        keep: bool = False,
     ) -> None:
-        """`shrink` is called where memory ran out; `exact` groups equal lengths only."""
+        """`shrink` is called where memory ran out; `exact` groups equal lengths only.
+
+        With `keep` clips keep their features: another model will hear them too.
+        """
         self._model = model
         self._device = device
         self._shrink = shrink
+        self._keep = keep
         self.bucket = 1 if exact or device.type != "cuda" else CUDA_BUCKET
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._flying: list[tuple[list[Encoded], torch.cuda.Event | None]] = []
@@ -102,7 +112,9 @@ class EncoderStage:
             failure = error.with_traceback(None)  # its frames hold the tensors that were too many
         else:
             for (_, audio), memory in zip(members, memories, strict=True):
-                audio.memory, audio.features = memory, None
+                audio.memory = memory
+                if not self._keep:
+                    audio.features = None
             return
         if short:
             self._shrink()

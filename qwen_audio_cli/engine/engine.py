@@ -7,7 +7,6 @@ answers of a clip do not depend on which others share its steps.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,19 +18,18 @@ from torch import Tensor
 
 from .arena import Arena
 from .attention import Backend, backend_for, varlen
+from .classifying import Classifying
+from .colleague import Colleague
 from .encoder import EncoderStage
 from .graphs import DecodeGraphs
-from .memory import give_back, is_out_of_memory, rows_that_fit
-from .request import FinishReason, Generate, Generated, Model, Score
+from .memory import free_memory, give_back, is_out_of_memory, rows_that_fit
+from .request import Classify, Consult, FinishReason, Generate, Generated, Model, Request, Score
 from .runner import FIXED_ROWS, ROWS, Feed, Runner
-from .sampler import Sampled, loops, sample
+from .sampler import Sampled, loops, sample_rows
 from .scheduler import Budget, Scheduler
 from .scoring import Scoring
 from .transfer import to_device
-from .work import Cancelled, Done, K, Launched, Member, R, Running, Work
-
-LOG = logging.getLogger(__name__)
-
+from .work import Cancelled, Done, K, Launched, Member, R, Running, Work, common
 
 USUAL_ROWS = 2048
 """Rows that are reserved for each seat: what 30 s of audio, a prompt and an answer take and more. A
@@ -65,10 +63,19 @@ class Manner:
 
 
 class Engine(Generic[K, R]):
-    """Answers works with one model, within a budget."""
+    """Answers works with one model, within a budget.
+
+    What a work asks to `Consult`, the `colleague` does in steps of its own, one a turn: an engine
+    over another model that takes the same features.
+    """
 
     def __init__(
-        self, model: Model, device: torch.device, budget: Budget, manner: Manner | None = None
+        self,
+        model: Model,
+        device: torch.device,
+        budget: Budget,
+        manner: Manner | None = None,
+        colleague: Engine[int, object] | None = None,
     ) -> None:
         manner = manner or Manner.of(device)
         shape = model.cache
@@ -79,7 +86,9 @@ class Engine(Generic[K, R]):
         self._model = model
         self._manner = manner
         shrink = self._shrink_encoder
-        self._encoder = EncoderStage(model, device, shrink, exact=manner.deterministic)
+        exact, keep = manner.deterministic, colleague is not None
+        self._encoder = EncoderStage(model, device, shrink, exact=exact, keep=keep)
+        self._colleague = Colleague(colleague)
         self._last = torch.zeros(budget.seats, dtype=torch.long, device=device)
         backend = manner.backend or backend_for(device, shape.dtype)
         graphs = None
@@ -121,6 +130,7 @@ class Engine(Generic[K, R]):
         for number, running in list(self._running.items()):
             if chosen(running.work.key):
                 running.work.dialogue.close()
+                self._colleague.cancel(number)
                 self._close(number, running.work, Done(running.work.key, None, Cancelled()))
 
     @torch.inference_mode()
@@ -154,11 +164,12 @@ class Engine(Generic[K, R]):
             running = Running(work, self._seats.pop())
             self._running[encoded.number] = running
             self._resume(encoded.number, running, partial(next, work.dialogue))
+        for done in self._colleague.turn():
+            if consulting := self._running.get(done.key):  # not cancelled meanwhile
+                self._resume(done.key, consulting, done.go_on(consulting.work.dialogue))
         return self.scheduler.schedule()
 
-    def _resume(
-        self, number: int, running: Running[K, R], resume: Callable[[], Generate | Score]
-    ) -> None:
+    def _resume(self, number: int, running: Running[K, R], resume: Callable[[], Request]) -> None:
         """Let the clip's dialogue go on, and open the request it comes to, or end the clip."""
         while True:
             try:
@@ -170,20 +181,35 @@ class Engine(Generic[K, R]):
                 self._close(number, running.work, Done(running.work.key, None, error))
                 return
             try:
-                self._open(number, running, request)
+                if isinstance(request, Consult):
+                    self._consult(number, running, request)
+                else:
+                    self._open(number, running, request)
                 return
             except Exception as error:
                 resume = partial(running.work.dialogue.throw, error)
 
-    def _open(self, number: int, running: Running[K, R], request: Generate | Score) -> None:
+    def _consult(self, number: int, running: Running[K, R], request: Consult) -> None:
+        """Let the clip wait in its seat, without rows, for what the colleague makes of it."""
+        self._colleague.take(number, request, running.work.audios)
+        self.scheduler.pause(number)
+        if running.extent:
+            self.arena.close(running.extent)
+        running.extent, running.fed = None, []
+        running.request, running.scoring = request, None
+
+    def _open(
+        self, number: int, running: Running[K, R], request: Generate | Score | Classify
+    ) -> None:
         """Queue a request; what its prompt has in common with the last one's is kept."""
-        scoring, watch = None, False
-        if isinstance(request, Score):
-            scoring = Scoring(request)
-            rows = len(request.prompt) + scoring.rows
-        else:
+        scoring: Scoring | Classifying | None = None
+        first, watch = len(request.prompt) - 1, False
+        if isinstance(request, Generate):
             rows, watch = len(request.prompt) + request.longest, request.watch
-        keep = min(_common(running.fed, request.prompt), len(request.prompt) - 1)
+        else:
+            scoring = Scoring(request) if isinstance(request, Score) else Classifying(request)
+            rows, first = len(request.prompt) + scoring.rows, scoring.first
+        keep = min(common(running.fed, request.prompt), first)
         extent = running.extent
         if extent and extent.capacity < rows:
             if self.scheduler.free_rows >= rows:
@@ -249,22 +275,22 @@ class Engine(Generic[K, R]):
             running = member.running
             if running.extent is None:
                 running.extent = self.arena.open(running.rows)
-            feeds.append(
-                Feed(running.extent, running.context, running.feed, running.seat, running.branches)
-            )
+            extent, context, tokens = running.extent, running.context, running.feed
+            branches, wanted = running.branches, running.wanted
+            feeds.append(Feed(extent, context, tokens, running.seat, branches, wanted))
         scores = self._runner.run(feeds, self._last)
         generating: list[Member[K, R]] = []
         sampled_rows: list[int] = []
         scoring: list[tuple[Member[K, R], Tensor]] = []
         row = 0
         for member, feed in zip(members, feeds, strict=True):
-            wanted = sum(feed.branches) or 1
+            stop = row + len(feed.wanted)
             if member.running.scoring is None:
                 generating.append(member)
                 sampled_rows.append(row)
             else:
-                scoring.append((member, scores[row : row + wanted]))
-            row += wanted
+                scoring.append((member, scores[row:stop]))
+            row = stop
         sampled = self._sample(scores, generating, sampled_rows) if generating else None
         for member in members:
             running = member.running
@@ -278,15 +304,7 @@ class Engine(Generic[K, R]):
         """Sample for each member from its row, and keep the tokens on the device, by seat."""
         requests = [cast(Generate, member.request) for member in members]
         positions = [member.running.launched for member in members]
-        spare = -len(rows) % ROWS  # sums over one row alone add up in another order
-        padded = [*rows, *rows[:1] * spare]
-        whole = padded == list(range(len(scores)))
-        tokens, logprobs = sample(
-            scores if whole else scores[to_device(padded, scores.device)],
-            requests + requests[:1] * spare,
-            positions + positions[:1] * spare,
-        )
-        tokens, logprobs = tokens[: len(rows)], logprobs[: len(rows)]
+        tokens, logprobs = sample_rows(scores, rows, requests, positions)
         seats = to_device([member.running.seat for member in members], self._last.device)
         self._last.index_copy_(0, seats, tokens.to(self._last.device))
         return Sampled.begin(tokens, logprobs)
@@ -366,21 +384,9 @@ class Engine(Generic[K, R]):
     def _shrink_encoder(self) -> None:
         budget = self.scheduler.budget
         budget.encoder_frames = max(1, budget.encoder_frames // 2)
-        _free_memory(f"clips are encoded {budget.encoder_frames / 100:g} s at a time")
+        free_memory(f"clips are encoded {budget.encoder_frames / 100:g} s at a time")
 
     def _shrink_prompts(self) -> None:
         budget = self.scheduler.budget
         budget.prompt_tokens = max(1, budget.prompt_tokens // 2)
-        _free_memory(f"prompts are computed {budget.prompt_tokens} tokens at a time")
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def _free_memory(consequence: str) -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    LOG.warning("memory ran out: from now on %s", consequence)
+        free_memory(f"prompts are computed {budget.prompt_tokens} tokens at a time")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import torch
 
 from .arena import CacheShape
+
+LOG = logging.getLogger(__name__)
 
 SHARE = 0.85
 """Of what is free on an accelerator; the rest is for the steps themselves."""
@@ -53,6 +56,13 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
         trim(0)
+
+
+def free_memory(consequence: str) -> None:
+    """Make room where memory ran out, and say what follows from that."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    LOG.warning("memory ran out: from now on %s", consequence)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -43,7 +43,28 @@ class Score:
     continuations: Sequence[Sequence[int]]
 
 
-Request = Generate | Score
+@dataclass(frozen=True, slots=True, eq=False)
+class Classify:
+    """The likeliest class at each of `rows`, positions in `prompt`: one at least.
+
+    For networks whose head gives classes where others give the next token.
+    """
+
+    prompt: Sequence[int]
+    rows: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Consult:
+    """Another dialogue, about the same clips, with the model of the engine's colleague.
+
+    It is answered with that dialogue's result; what that one raises is raised here.
+    """
+
+    dialogue: Dialogue[object]
+
+
+Request = Generate | Score | Classify | Consult
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +90,16 @@ class Scored:
     logprobs: list[list[float]]
 
 
-Answer = Generated | Scored
+@dataclass(frozen=True, slots=True, eq=False)
+class Classified:
+    """The likeliest class of each row that was asked for, and its log-probability."""
+
+    classes: list[int]
+    logprobs: list[float]
+
+
+Answer = Generated | Scored | Classified | object
+"""`object` is what a dialogue that was consulted results in."""
 
 T_co = TypeVar("T_co", covariant=True)
 

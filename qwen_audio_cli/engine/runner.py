@@ -32,7 +32,7 @@ class Feed:
 
     `tokens` are its next ones, or None for the one that was sampled last, which may be known to the
     device only: that of `seat`. With `branches` they are several continuations, of these lengths,
-    of the same past, and scores are wanted of every row rather than of the last.
+    of the same past. Scores are wanted of the last row; of every one with `branches`, or of `rows`.
     """
 
     extent: Extent
@@ -40,6 +40,13 @@ class Feed:
     tokens: Sequence[int] | None
     seat: int
     branches: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
+
+    @property
+    def wanted(self) -> Sequence[int]:
+        """The rows of the feed whose scores are wanted."""
+        count = 1 if self.tokens is None else len(self.tokens)
+        return range(count) if self.branches else self.rows or (count - 1,)
 
 
 class Runner:
@@ -116,8 +123,7 @@ def _pack(feeds: Sequence[Feed]) -> tuple[list[int], list[int], list[int], list[
         if feed.branches:
             for length in feed.branches:
                 positions += range(past, past + length)
-            wanted += range(first, len(tokens))
         else:
             positions += range(past, past + len(own))
-            wanted.append(len(tokens) - 1)
+        wanted += (first + row for row in feed.wanted)
     return tokens, positions, targets, wanted

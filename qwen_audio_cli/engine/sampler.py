@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .request import Generate
+from .runner import ROWS
 from .transfer import to_device
 
 LONGEST_PERIOD = 32
@@ -41,6 +42,21 @@ class Sampled:
         if self.event is not None:
             self.event.synchronize()
         return list(zip(self.tokens.tolist(), self.logprobs.tolist(), strict=True))
+
+
+def sample_rows(
+    scores: Tensor, rows: list[int], requests: list[Generate], positions: list[int]
+) -> tuple[Tensor, Tensor]:
+    """What `sample` gives for some rows of scores, whatever others there are."""
+    spare = -len(rows) % ROWS  # sums over one row alone add up in another order
+    padded = [*rows, *rows[:1] * spare]
+    whole = padded == list(range(len(scores)))
+    tokens, logprobs = sample(
+        scores if whole else scores[to_device(padded, scores.device)],
+        requests + requests[:1] * spare,
+        positions + positions[:1] * spare,
+    )
+    return tokens[: len(rows)], logprobs[: len(rows)]
 
 
 def sample(

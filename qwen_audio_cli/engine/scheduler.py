@@ -121,6 +121,11 @@ class Scheduler:
         if rows:
             self._rows[number] = rows
 
+    def pause(self, number: int) -> None:
+        """Let a seated clip have no request for a while, and no rows."""
+        self._running.pop(number, None)
+        self._rows.pop(number, None)
+
     def schedule(self) -> list[int]:
         """The clips of the next step: all that are being answered, and new prompts that fit."""
         prompts = self._company()

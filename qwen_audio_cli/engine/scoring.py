@@ -28,6 +28,11 @@ class Scoring:
         self._chunk: list[int] = []
 
     @property
+    def first(self) -> int:
+        """The first row of the prompt whose scores are wanted: the last."""
+        return len(self._request.prompt) - 1
+
+    @property
     def rows(self) -> int:
         """Rows that the continuations take behind the prompt at most."""
         lengths = [len(tokens) - 1 for tokens in self._request.continuations]
@@ -42,6 +47,10 @@ class Scoring:
     def branches(self) -> tuple[int, ...]:
         """The lengths of the branches to feed next."""
         return tuple(len(self._request.continuations[i]) - 1 for i in self._chunk)
+
+    def wanted(self, fed: int) -> tuple[int, ...]:
+        """Rows of what is fed next whose scores are wanted: the last, and all of branches."""
+        return ()
 
     def take(self, scores: Tensor) -> Scored | None:
         """Read the scores of what was fed, [rows, vocabulary]; the outcome when it was the last.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from torch import Tensor
 
 from .arena import Extent
-from .request import AudioInput, Dialogue, Generate, Score
+from .classifying import Classifying
+from .request import AudioInput, Dialogue, Generate, Request
 from .sampler import Sampled
 from .scoring import Scoring
 
 K = TypeVar("K")
+Q = TypeVar("Q")
 R = TypeVar("R")
 
 
@@ -38,6 +41,12 @@ class Done(Generic[K, R]):
     result: R | None
     error: Exception | None
 
+    def go_on(self, dialogue: Generator[Q, object, object]) -> Callable[[], Q]:
+        """What lets the dialogue that waits for this go on: to its next request."""
+        if self.error is not None:
+            return partial(dialogue.throw, self.error)
+        return partial(dialogue.send, self.result)
+
 
 @dataclass(slots=True, eq=False)
 class Running(Generic[K, R]):
@@ -50,8 +59,8 @@ class Running(Generic[K, R]):
 
     work: Work[K, R]
     seat: int
-    request: Generate | Score | None = None
-    scoring: Scoring | None = None
+    request: Request | None = None
+    scoring: Scoring | Classifying | None = None
     context: object = None
     extent: Extent | None = None
     rows: int = 0
@@ -67,6 +76,11 @@ class Running(Generic[K, R]):
         return self.scoring.branches if self.scoring else ()
 
     @property
+    def wanted(self) -> tuple[int, ...]:
+        """The rows of `feed` whose scores are wanted, if not the last or those of branches."""
+        return self.scoring.wanted(len(self.fed)) if self.scoring else ()
+
+    @property
     def unfinished(self) -> bool:
         """Whether the answer may grow by what has been launched already and a token more."""
         return not isinstance(self.request, Generate) or self.launched < self.request.longest
@@ -78,7 +92,7 @@ class Member(Generic[K, R]):
 
     number: int
     running: Running[K, R]
-    request: Generate | Score | None
+    request: Request | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,3 +102,9 @@ class Launched(Generic[K, R]):
     generating: list[Member[K, R]]
     sampled: Sampled | None
     scoring: list[tuple[Member[K, R], Tensor]]
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..engine.request import Dialogue, FinishReason, Model
+from ..errors import UsageError
 from ..tags import TagSequence
-from ..tasks import Task
+from ..tasks import FAMILIES, TAKES_CONTEXT, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,13 @@ class Job:
     context: str = ""
     history: tuple[Turn, ...] = ()
 
+    def require(self, family: str) -> None:
+        """Raise UsageError naming the families that can, where this one cannot do the job."""
+        self.task.require(family, self.tags.text_language)
+        if self.context and family not in TAKES_CONTEXT:
+            able = ", ".join(name for name in FAMILIES if name in TAKES_CONTEXT)
+            raise UsageError(f"{family} takes no context; families that do: {able}")
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -54,6 +62,10 @@ class Subject:
 
     seconds: tuple[float, ...]
     text: str | None = None
+
+
+class Refused(Exception):
+    """A clip turns out to be of a kind that the model cannot do what is asked for; says why."""
 
 
 class TooLong(Exception):
@@ -97,6 +109,14 @@ class Family(Protocol):
     """What records call the model: name@revision."""
     window: float
     """The longest clip it hears, in seconds."""
+
+    @property
+    def colleague(self) -> Family | None:
+        """The family whose model it consults, for what its own cannot do."""
+
+    @property
+    def parameters(self) -> int:
+        """How many weights `load` loads. Raises ConfigError where they cannot be read."""
 
     @property
     def model(self) -> Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError
+from ..layout import CONFIG, INDEX, weight_names
 from .packed import pack
 from .placement import Plan
 
-INDEX = "model.safetensors.index.json"
+HEADERS = "np"  # for reading them alone: torch would map the file, for which memory may not do
 SCALE = "_scale"  # name suffix of the row scales that stand beside int8 matrices
 
 
@@ -36,15 +38,19 @@ def blank_embedding(rows: int, width: int) -> nn.Embedding:
 class Checkpoint:
     """A directory in the Hugging Face layout: `config.json` and safetensors, in one file or shards.
 
-    Raises ModelError when there is no such directory, ConfigError when it is no such checkpoint, a
-    shard is missing or damaged, or only pickled weights are there.
+    Raises ModelError when there is no such directory or it may not be read, ConfigError when it is
+    no such checkpoint, a shard is missing or damaged, or only pickled weights are there.
     """
 
     def __init__(self, directory: Path) -> None:
-        if not directory.is_dir():
-            raise ModelError(f"{directory}: no such model directory")
         self.directory = directory
-        self.config = self.json("config.json")
+        try:
+            self._names = sorted(path.name for path in directory.iterdir())
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
+            raise ModelError(f"{directory}: no such model directory") from None
+        except OSError as error:
+            raise ModelError(f"{directory}: cannot be read: {error.strerror}") from error
+        self.config = self.json(CONFIG)
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object of the checkpoint, by file name."""
@@ -55,7 +61,9 @@ class Checkpoint:
             raise ConfigError(
                 f"{self.directory}: no model checkpoint ({name} is missing)"
             ) from None
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
             raise ConfigError(f"{path}: {error}") from error
         if not isinstance(content, dict):
             raise ConfigError(f"{path}: a JSON object is expected")
@@ -64,18 +72,12 @@ class Checkpoint:
     @cached_property
     def shards(self) -> list[Path]:
         """The safetensors files, in order; all of them exist."""
-        if (self.directory / INDEX).exists():
-            weights = self.json(INDEX).get("weight_map")
-            if not isinstance(weights, dict):
-                raise ConfigError(f"{self.directory / INDEX}: does not name the weights' files")
-            names = sorted({str(name) for name in weights.values()})
-            shards = [self.directory / name for name in names]
-        else:
-            shards = sorted(self.directory.glob("*.safetensors"))
+        index = self.directory / INDEX if INDEX in self._names else None
+        shards = [self.directory / name for name in weight_names(self._names, index)]
         if missing := [shard.name for shard in shards if not shard.exists()]:
             raise ConfigError(f"{self.directory}: missing {', '.join(missing)}")
         if not shards:
-            pickled = any(self.directory.glob("*.bin")) or any(self.directory.glob("*.pt"))
+            pickled = any(name.endswith((".bin", ".pt", ".pth")) for name in self._names)
             why = "only pickled weights, which are never loaded" if pickled else "no weights"
             raise ConfigError(f"{self.directory}: {why}; a *.safetensors file is needed")
         return shards
@@ -88,7 +90,7 @@ class Checkpoint:
         """
         first = self.shards[0]
         try:
-            with safe_open(first, "pt") as shard:
+            with safe_open(first, HEADERS) as shard:
                 mark = (shard.metadata() or {}).get("revision")
         except (SafetensorError, OSError) as error:
             raise ConfigError(f"{first}: {error}") from error
@@ -100,11 +102,31 @@ class Checkpoint:
         for path in sorted(self.directory.glob("*config.json")):
             digest.update(path.read_bytes())
         for path in self.shards:
+            size = path.stat().st_size
             with path.open("rb") as file:
                 header = file.read(8)
-                digest.update(header + file.read(int.from_bytes(header, "little")))
-            digest.update(str(path.stat().st_size).encode())
+                if (length := int.from_bytes(header, "little")) > size:
+                    raise ConfigError(f"{path}: no safetensors file")
+                digest.update(header + file.read(length))
+            digest.update(str(size).encode())
         return digest.hexdigest()[:12]
+
+    def count(self, wanted: Callable[[str], bool] = lambda name: True) -> int:
+        """How many weights there are under the names that are `wanted`; reads the headers alone."""
+        return sum(
+            math.prod(shape)
+            for shapes in map(self._shapes, self.shards)
+            for name, shape in shapes.items()
+            if wanted(name) and not (name.endswith(SCALE) and name.removesuffix(SCALE) in shapes)
+        )
+
+    def _shapes(self, path: Path) -> dict[str, list[int]]:
+        """The tensors of a shard."""
+        try:
+            with safe_open(path, HEADERS) as shard:
+                return {name: shard.get_slice(name).get_shape() for name in shard.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"{path}: {error}") from error
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Names and tensors, one at a time; int8 matrices come multiplied out in float32."""

@@ -65,11 +65,3 @@ def _runs(
             run = []
     if run:
         yield None, run
-
-
-def probabilities(logprobs: Sequence[Sequence[float]]) -> list[float]:
-    """Share of each continuation in the likelihood of all, from the log-probabilities of tokens."""
-    sums = [sum(tokens) for tokens in logprobs]
-    top = max(sums)
-    weights = [math.exp(value - top) for value in sums]
-    return [weight / sum(weights) for weight in weights]

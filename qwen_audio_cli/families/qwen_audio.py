@@ -7,7 +7,7 @@ evaluation scripts (QwenLM/Qwen-Audio, `eval_audio/`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -23,13 +23,14 @@ from ..engine.request import Dialogue, Generate, Generated, Score, Scored
 from ..errors import ConfigError, UsageError
 from ..tags import AUDIO_LANGUAGES, UNKNOWN, TagSequence
 from ..tasks import Parser
-from .base import ClipAnswer, Job, Subject
+from .base import ClipAnswer, Job, Subject, TooLong
 from .checkpoint import Checkpoint
 from .quality import FINISH_FLAGS, compression_ratio
-from .qwen_answer import plain_text, probabilities, timeline
+from .qwen_answer import plain_text, timeline
 from .qwen_model import QwenAudioModel, geometry, mel_frames
 from .qwen_prompt import AUDIO_TOKENS, audio_span, base_prompt, chat_prompt, label_tokens
 from .qwen_tokenizer import QwenTokenizer
+from .shares import probabilities, ranked, shares
 
 LANGUAGE_TASK = "language"
 """The classification whose answer is the audio-language tag itself."""
@@ -53,6 +54,8 @@ class QwenAudio:
 
     A chat checkpoint answers `ask` in its chat format and everything else by tags, as the base one.
     """
+
+    colleague = None
 
     def __init__(self, directory: Path, label: str) -> None:
         """Read configuration and vocabulary; `load` gives the network.
@@ -79,6 +82,11 @@ class QwenAudio:
         ends = ("<|endoftext|>", "<|im_end|>", "<|im_start|>")[: 3 if self._chats else 1]
         self._stops = tuple(self.tokenizer.special[token] for token in ends)
 
+    @property
+    def parameters(self) -> int:
+        """How many weights `load` loads."""
+        return self._checkpoint.count()
+
     def load(self, dtype: torch.dtype, device: torch.device, device_map: str | None = None) -> None:
         """Load the network. Raises ConfigError where the weights do not fit."""
         begin, pad, end = (self.tokenizer.special[token] for token in AUDIO_TOKENS)
@@ -92,20 +100,17 @@ class QwenAudio:
     def check(self, job: Job) -> None:
         """Raise UsageError for what this checkpoint cannot do, too long a prompt among it."""
         task, tags = job.task, job.tags
-        task.require(self.name, tags.text_language)
-        if task.clips not in (1, None):
-            raise UsageError(f"{task.name}: needs {task.clips} clips, {self.name} takes one")
+        job.require(self.name)
         if task.name == LANGUAGE_TASK:
             self._languages(job)
             return
         tags = tags if tags.determined else tags.detected(AUDIO_LANGUAGES[0])
-        prompt = self._prompt(job, tags, self.window)
-        longest = max(map(len, self._continuations(job)), default=self._longest(job))
-        if len(prompt) + longest > self._positions:
-            raise UsageError(
-                f"{self.name} takes {self._positions} tokens at most: a prompt of {len(prompt)} "
-                f"with {self.window:g} s of audio leaves no room for an answer of {longest}"
-            )
+        prompt = self._prompt(job, tags, Subject((self.window,)))
+        continuations = self._continuations(job)
+        try:  # of several clips it is known when they are heard
+            self._fit(prompt, max(map(len, continuations), default=self._longest(job)))
+        except TooLong as error:
+            raise UsageError(str(error)) from None
 
     def features(self, samples: NDArray[np.float32]) -> Tensor:
         """Log-mel features [mels, frames] of a clip, cut where the model's encoder ends."""
@@ -114,50 +119,52 @@ class QwenAudio:
 
     def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
         """Find the language out where it is needed, then score the labels or write."""
-        (seconds,) = subject.seconds
         finding = job.task.name == LANGUAGE_TASK
         if job.tags.determined and not finding:
-            return (yield from self._answer(job, job.tags, seconds))
-        heard = yield from self._hear(seconds)
+            return (yield from self._answer(job, job.tags, subject))
+        heard = yield from self._hear(subject)
         no_speech = heard.pop(UNKNOWN)
         language = max(heard, key=heard.__getitem__)
         if finding:
             chosen = {code: heard[code] for code in self._languages(job)}
-            answer = ClipAnswer(language=language, labels=_ranked(chosen))
+            answer = ClipAnswer(language=language, labels=ranked(chosen))
         else:
-            answer = yield from self._answer(job, job.tags.detected(language), seconds)
+            answer = yield from self._answer(job, job.tags.detected(language), subject)
         # The text stands even then: the tag is for sound without speech, and may be wrong.
         silent = {"no_speech"} if no_speech > heard[language] else set()
         return replace(answer, no_speech_prob=no_speech, flags=answer.flags | silent)
 
-    def _hear(self, seconds: float) -> Dialogue[dict[str, float]]:
+    def _hear(self, subject: Subject) -> Dialogue[dict[str, float]]:
         """Probability of each audio language and of `unknown`, at their place in the prompt."""
         special = self.tokenizer.special
         codes = (*AUDIO_LANGUAGES, UNKNOWN)
-        audio = audio_span(self.tokenizer, seconds, self.window)
-        prompt = [*audio, special["<|startoftranscript|>"]]
+        prompt = [*self._audio(subject), special["<|startoftranscript|>"]]
         scored = yield Score(prompt, [[special[f"<|{code}|>"]] for code in codes])
         assert isinstance(scored, Scored)
         return dict(zip(codes, probabilities(scored.logprobs), strict=True))
 
-    def _answer(self, job: Job, tags: TagSequence, seconds: float) -> Dialogue[ClipAnswer]:
-        prompt = self._prompt(job, tags, seconds)
+    def _answer(self, job: Job, tags: TagSequence, subject: Subject) -> Dialogue[ClipAnswer]:
+        prompt = self._prompt(job, tags, subject)
         spoken = tags.phase == "startoftranscript" and tags.audio_language != UNKNOWN
         language = tags.audio_language if spoken else None
         if job.labels:
-            scored = yield Score(prompt, self._continuations(job))
+            continuations = self._continuations(job)
+            self._fit(prompt, max(map(len, continuations)))
+            scored = yield Score(prompt, continuations)
             assert isinstance(scored, Scored)
-            return ClipAnswer(language=language, labels=_shares(job, scored))
+            return ClipAnswer(language=language, labels=shares(job.labels, scored))
+        longest = self._longest(job)
+        self._fit(prompt, longest)
         said = yield Generate(
             prompt=prompt,
-            longest=self._longest(job),
+            longest=longest,
             stop=frozenset(self._stops),
             first_bias=None if self._chatting(job) else self._first_bias,
             temperature=job.temperature,
             seed=job.seed,
         )
         assert isinstance(said, Generated)
-        return self._read(job, tags, said, seconds, language)
+        return self._read(job, tags, said, sum(subject.seconds), language)
 
     def _read(
         self, job: Job, tags: TagSequence, said: Generated, seconds: float, language: str | None
@@ -179,13 +186,31 @@ class QwenAudio:
         )
 
     def _chatting(self, job: Job) -> bool:
-        return self._chats and job.task.command == "ask" and job.tags.question is not None
+        asks = job.task.command == "ask" or job.task.clips != 1
+        return self._chats and asks and job.tags.question is not None
 
-    def _prompt(self, job: Job, tags: TagSequence, seconds: float) -> list[int]:
-        audio = audio_span(self.tokenizer, seconds, self.window)
+    def _prompt(self, job: Job, tags: TagSequence, subject: Subject) -> list[int]:
         if self._chatting(job) and tags.question is not None:
-            return chat_prompt(self.tokenizer, [audio], tags.question)
-        return base_prompt(self.tokenizer, audio, tags, job.task)
+            spans = [
+                audio_span(self.tokenizer, seconds, self.window) for seconds in subject.seconds
+            ]
+            return chat_prompt(self.tokenizer, spans, tags.question, job.history)
+        return base_prompt(self.tokenizer, self._audio(subject), tags, job.task)
+
+    def _audio(self, subject: Subject) -> list[int]:
+        (seconds,) = subject.seconds
+        return audio_span(self.tokenizer, seconds, self.window)
+
+    def _fit(self, prompt: Sequence[int], answer: int) -> None:
+        """Raise TooLong where prompt and answer have no room together.
+
+        Past its `seq_length` the original counts otherwise (dynamic NTK, log-n scaling).
+        """
+        if len(prompt) + answer > self._positions:
+            raise TooLong(
+                f"{self.name} takes {self._positions} tokens at most: a prompt of {len(prompt)} "
+                f"leaves no room for an answer of {answer}"
+            )
 
     def _longest(self, job: Job) -> int:
         if job.longest is not None:
@@ -217,19 +242,3 @@ def _says_tags(job: Job, tags: TagSequence) -> bool:
         or job.task.command == "ask"  # replies point at times by <|2.33|>
         or tags.instruction == "named_entity_recognition"
     )
-
-
-def _shares(job: Job, scored: Scored) -> tuple[tuple[str, float], ...]:
-    """Probability of each label among all, best first.
-
-    The summed log-likelihood of a label with the stop token behind it is the probability of the
-    model's answering this label and nothing else, which is what a greedy answer is compared by. A
-    mean per token is no probability, and favours long labels whose end follows from their begin.
-    """
-    return _ranked(dict(zip(job.labels, probabilities(scored.logprobs), strict=True)))
-
-
-def _ranked(weights: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
-    total = sum(weights.values())
-    ranked = sorted(weights.items(), key=lambda item: -item[1])
-    return tuple((label, weight / total) for label, weight in ranked)

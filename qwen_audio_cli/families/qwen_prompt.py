@@ -12,6 +12,8 @@ from ..audio import SAMPLE_RATE
 from ..errors import UsageError
 from ..tags import TagSequence
 from ..tasks import Task
+from .base import Turn
+from .chatml import Message, Piece, chatml, encode
 from .qwen_model import audio_rows, mel_frames
 from .qwen_tokenizer import QwenTokenizer
 
@@ -42,24 +44,34 @@ def audio_span(tokenizer: QwenTokenizer, seconds: float, window: float) -> list[
 
 
 def chat_prompt(
-    tokenizer: QwenTokenizer, audios: Sequence[Sequence[int]], question: str
+    tokenizer: QwenTokenizer,
+    audios: Sequence[Sequence[int]],
+    question: str,
+    history: Sequence[Turn] = (),
 ) -> list[int]:
-    """ChatML of one turn: the system's line, the audio spans each on its line, the question.
+    """ChatML: the system's line, the turns before, then audio spans and the question about them.
 
-    The label of a span has no space behind it, as `from_list_format` writes it. Nothing in the
-    question is a live tag.
+    `audios` are those of all turns in order. Nothing in a question or an answer is a live tag.
     """
-    start, end = (tokenizer.special[token] for token in ("<|im_start|>", "<|im_end|>"))
-    encode = tokenizer.encode
-    newline = encode("\n")
-    ids = [start, *encode("system"), *newline, *encode(SYSTEM), end, *newline]
-    ids += [start, *encode("user"), *newline]
-    text = ""
+    messages: list[Message] = [("system", [SYSTEM])]
+    heard = 0
+    for turn in history:
+        said = _said(tokenizer, audios[heard : heard + turn.clips], turn.question)
+        messages += [("user", [said]), ("assistant", [turn.answer])]
+        heard += turn.clips
+    messages.append(("user", [_said(tokenizer, audios[heard:], question)]))
+    return chatml(tokenizer, messages)
+
+
+def _said(tokenizer: QwenTokenizer, audios: Sequence[Sequence[int]], question: str) -> list[int]:
+    """What a user says: each audio span on its line, numbered in each turn anew, and the question.
+
+    The label of a span has no space behind it, as `from_list_format` writes it.
+    """
+    spans: list[Piece] = []
     for number, audio in enumerate(audios, 1):
-        ids += [*encode(f"{text}Audio {number}:"), *audio]
-        text = "\n"
-    ids += [*encode(text + question), end, *newline]
-    return [*ids, start, *encode("assistant"), *newline]
+        spans += [f"Audio {number}:", audio, "\n"]
+    return encode(tokenizer, [*spans, question])
 
 
 def base_prompt(

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import BPE
+from tokenizers import Tokenizer
 
 from ..errors import ConfigError
 from ..tags import SPECIAL_TOKENS, TagSequence
-
-# QwenLM/Qwen-Audio, `tokenization_qwen.py`: contractions, words, single digits, marks, white space.
-_PRE_TOKEN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+from .bpe import ALPHABET, byte_level_bpe
 
 
 class QwenTokenizer:
@@ -32,7 +26,7 @@ class QwenTokenizer:
         self.special: Mapping[str, int] = {
             token: id for id, token in enumerate(SPECIAL_TOKENS, len(self._ranks))
         }
-        self._bpe = _byte_level_bpe({piece: rank for rank, piece in enumerate(self._ranks)})
+        self._bpe = _tokenizer({piece: rank for rank, piece in enumerate(self._ranks)})
         self._first_time = self.special["<|0.00|>"]
         self._last_time = self.special["<|30.00|>"]
 
@@ -100,32 +94,18 @@ class QwenTokenizer:
         return b""
 
 
-def _byte_level_bpe(ranks: Mapping[bytes, int]) -> Tokenizer:
-    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = count(0x100)
-    # Byte-level BPE spells every byte as one visible character: GPT-2's table, in bytes' order.
-    alphabet = {byte: byte if byte in visible else next(others) for byte in range(256)}
-
+def _tokenizer(ranks: Mapping[bytes, int]) -> Tokenizer:
     def spelled(piece: bytes) -> str:
-        return piece.decode("latin-1").translate(alphabet)
+        return piece.decode("latin-1").translate(ALPHABET)
 
     merges = [
         (spelled(halves[0]), spelled(halves[1]))
         for piece in ranks
         if len(piece) > 1 and (halves := _halves(piece, ranks))
     ]
+    # tiktoken looks a whole word up before it merges: hence `whole_words`.
     vocabulary = {spelled(piece): rank for piece, rank in ranks.items()}
-    # tiktoken looks a whole word up before it merges: hence ignore_merges.
-    bpe = Tokenizer(BPE(vocabulary, merges, ignore_merges=True))
-    bpe.normalizer = normalizers.NFC()
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PRE_TOKEN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    bpe.decoder = decoders.ByteLevel()
-    return bpe
+    return byte_level_bpe(vocabulary, merges, whole_words=True)
 
 
 def _halves(piece: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] | None:

@@ -32,6 +32,9 @@ EDGE = -(-(N_FFT // 2) // HOP)
 class AudioAdapter(Protocol):
     """How one architecture hears: a clip's features, its encoder, and the rows that come of it."""
 
+    def frames(self, samples: int) -> int:
+        """How many frames the features of a clip of so many samples have."""
+
     def features(self, samples: NDArray[np.float32]) -> Tensor:
         """What `encode` takes of a clip: [mels, frames]. Thread-safe."""
 
@@ -55,12 +58,18 @@ class Qwen2AudioAdapter:
         self._mels: int = self._tower.config.num_mel_bins
         self._window: int = 2 * self._tower.config.max_source_positions
 
+    def frames(self, samples: int) -> int:
+        """Two for each position that the clip reaches, and one that its last position sees."""
+        return min(2 * _halved(self._own(samples)) + 1, self._window)
+
     def features(self, samples: NDArray[np.float32]) -> Tensor:
         """Of the first 30 s; the frames behind the clip are those of silence, not zeros."""
-        own = min(-(-max(len(samples), SHORTEST) // HOP), self._window)
-        length = min(own + EDGE, self._window)
+        length = min(self._own(len(samples)) + EDGE, self._window)
         heard = log_mel(samples, self._mels, length * HOP)
-        return heard[:, : min(2 * _halved(own) + 1, self._window)]
+        return heard[:, : self.frames(len(samples))]
+
+    def _own(self, samples: int) -> int:
+        return min(-(-max(samples, SHORTEST) // HOP), self._window)
 
     def rows(self, frames: int) -> int:
         """Pairs of positions, of which `frames` are two each and perhaps one more."""
@@ -92,9 +101,13 @@ class Qwen25OmniAdapter:
         self._mels: int = self._tower.config.num_mel_bins
         self._chunk: int = 2 * self._tower.config.n_window
 
+    def frames(self, samples: int) -> int:
+        """The whole ones, and one that is not."""
+        return -(-max(samples, SHORTEST) // HOP)
+
     def features(self, samples: NDArray[np.float32]) -> Tensor:
         """As of a clip with silence behind it: its last frames see no mirrored samples."""
-        own = -(-max(len(samples), SHORTEST) // HOP)
+        own = self.frames(len(samples))
         return log_mel(samples, self._mels, (own + EDGE) * HOP)[:, :own]
 
     def rows(self, frames: int) -> int:
@@ -118,15 +131,21 @@ class Qwen25OmniAdapter:
 class Qwen3OmniAdapter:
     """Qwen3-Omni: convolutions over 1 s, attention over windows of 8 s, 13 rows a second."""
 
+    shortest = SHORTEST
+
     def __init__(self, network: Any) -> None:
         self._tower = network.audio_tower
         self._mels: int = self._tower.config.num_mel_bins
         self._chunk: int = 2 * self._tower.config.n_window
         self._window = self.rows(self._chunk) * (self._tower.config.n_window_infer // self._chunk)
 
+    def frames(self, samples: int) -> int:
+        """The whole ones."""
+        return max(samples, self.shortest) // HOP
+
     def features(self, samples: NDArray[np.float32]) -> Tensor:
         """As of a clip that nothing follows: its whole frames, the last of mirrored samples."""
-        return log_mel(samples, self._mels, max(len(samples), SHORTEST))
+        return log_mel(samples, self._mels, max(len(samples), self.shortest))
 
     def rows(self, frames: int) -> int:
         """Each chunk is halved three times."""
@@ -167,13 +186,11 @@ class Qwen3OmniAdapter:
 class Qwen3AsrAdapter(Qwen3OmniAdapter):
     """Qwen3-ASR: Qwen3-Omni's encoder on whole chunks, with a projector of its own."""
 
+    shortest = SHORTEST_ASR
+
     def __init__(self, network: Any) -> None:
         super().__init__(network)
         self._projector = network.multi_modal_projector
-
-    def features(self, samples: NDArray[np.float32]) -> Tensor:
-        """As Qwen3-Omni's, of 0.5 s at least."""
-        return log_mel(samples, self._mels, max(len(samples), SHORTEST_ASR))
 
     def encode(self, features: Tensor, lengths: Sequence[int]) -> list[Tensor]:
         """Every chunk is padded with zeros to its full width, even where a clip is a single one."""

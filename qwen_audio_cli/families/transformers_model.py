@@ -24,6 +24,7 @@ from ..engine.memory import is_out_of_memory
 from ..errors import ConfigError
 from .checkpoint import Checkpoint
 from .packed import pack
+from .qwen3_layout import is_aligner, is_original, loading
 from .qwen_model import splice
 from .transformers_audio import (
     AudioAdapter,
@@ -43,6 +44,7 @@ QWEN2_AUDIO = "Qwen2AudioForConditionalGeneration"
 QWEN25_OMNI = "Qwen2_5OmniThinkerForConditionalGeneration"
 QWEN3_OMNI = "Qwen3OmniMoeThinkerForConditionalGeneration"
 QWEN3_ASR = "Qwen3ASRForConditionalGeneration"
+QWEN3_ALIGNER = "Qwen3ASRForTokenClassification"
 
 # The library's class by the architecture that a checkpoint says it is of. Of an Omni checkpoint
 # only the thinker is loaded, the part that hears and writes.
@@ -54,32 +56,15 @@ CLASSES = {
     QWEN3_OMNI: QWEN3_OMNI,
     "Qwen3OmniMoeForConditionalGeneration": QWEN3_OMNI,
     QWEN3_ASR: QWEN3_ASR,
+    QWEN3_ALIGNER: QWEN3_ALIGNER,
 }
 ADAPTERS: dict[str, Callable[[Any], AudioAdapter]] = {
     QWEN2_AUDIO: Qwen2AudioAdapter,
     QWEN25_OMNI: Qwen25OmniAdapter,
     QWEN3_OMNI: Qwen3OmniAdapter,
     QWEN3_ASR: Qwen3AsrAdapter,
+    QWEN3_ALIGNER: Qwen3AsrAdapter,
 }
-
-# Qwen3-ASR as its authors published it nests its configuration and names its weights as an Omni
-# thinker's; the library only reads the layout it was converted to.
-ASR_NAMES = {
-    r"^thinker\.audio_tower\.proj1\.": "model.multi_modal_projector.linear_1.",
-    r"^thinker\.audio_tower\.proj2\.": "model.multi_modal_projector.linear_2.",
-    r"^thinker\.audio_tower\.": "model.audio_tower.",
-    r"^thinker\.model\.": "model.language_model.",
-    r"^thinker\.lm_head\.": "lm_head.",
-}
-ASR_AUDIO_KEYS = (
-    "num_mel_bins", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim", "d_model",
-    "activation_function", "n_window", "n_window_infer", "output_dim", "downsample_hidden_size",
-)  # fmt: skip
-ASR_TEXT_KEYS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps",
-    "rope_theta", "attention_bias", "tie_word_embeddings",
-)  # fmt: skip
 
 
 def _attend(
@@ -107,17 +92,17 @@ class TransformersModel:
     """One network of the library; implements `engine.request.Model`.
 
     `audio_token` is the id whose positions in a prompt audio takes, one for each of `audio_rows`.
+    The `vocabulary` of a forced aligner are its classes.
     """
 
     def __init__(self, network: Any) -> None:
         """Take over a network of one of `ADAPTERS`' classes: its decoder attends by steps only."""
         network.requires_grad_(False).eval()
-        self._network, self._text = network, network.model.language_model
+        self._text = network.model.language_model
         self._audio = ADAPTERS[type(network).__name__](network.model)
         self._text.set_attn_implementation(ATTENTION)
         config = self._text.config
         self.audio_token: int = network.config.audio_token_id
-        self.vocabulary: int = config.vocab_size
         # A window that slides is not attended by, so nothing may be longer than it is.
         self.positions: int = min(
             config.max_position_embeddings,
@@ -127,6 +112,8 @@ class TransformersModel:
         self.frame_bytes: int = 4 * config.hidden_size // 4  # a row of 40 ms, in float32 at most
         self.capturable = not any(map(_needs_host, self._text.layers))
         pack(network)
+        self._head = network.score if hasattr(network, "score") else network.lm_head
+        self.vocabulary: int = self._head.out_features
 
     @classmethod
     def load(
@@ -144,8 +131,8 @@ class TransformersModel:
         _ = checkpoint.shards  # all there, and none pickled
         options: dict[str, Any] = {}
         try:
-            if name == QWEN3_ASR and "thinker_config" in checkpoint.config:
-                options = {"config": _asr_config(checkpoint.config), "key_mapping": ASR_NAMES}
+            if name in (QWEN3_ASR, QWEN3_ALIGNER) and is_original(checkpoint.config):
+                options = loading(checkpoint.config)
             with _quiet():
                 network, report = getattr(transformers, name).from_pretrained(
                     checkpoint.directory,
@@ -185,6 +172,10 @@ class TransformersModel:
         """What `encode` takes of a clip at 16 kHz: [mels, frames]. Thread-safe."""
         return self._audio.features(samples)
 
+    def frames(self, samples: int) -> int:
+        """How many frames the features of a clip of so many samples have."""
+        return self._audio.frames(samples)
+
     def audio_rows(self, frames: int) -> int:
         """How many audio tokens a prompt needs for features of so many frames."""
         return self._audio.rows(frames)
@@ -214,7 +205,7 @@ class TransformersModel:
         for layer in text.layers:
             x = layer(x, attention_mask=None, position_embeddings=turns, step=step)
         x = text.norm(x[0, rows.to(x.device)])
-        scores: Tensor = self._network.lm_head(x)
+        scores: Tensor = self._head(x)
         return scores.float()
 
 
@@ -223,22 +214,11 @@ def _class_name(checkpoint: Checkpoint) -> str:
     architectures = checkpoint.config.get("architectures")
     for architecture in architectures if isinstance(architectures, list) else ():
         if architecture in CLASSES:
-            return CLASSES[architecture]
+            original = architecture == QWEN3_ASR and is_aligner(checkpoint.config)
+            return QWEN3_ALIGNER if original else CLASSES[architecture]
     raise ConfigError(
         f"{checkpoint.directory}: its architecture ({architectures or 'unknown'}) is none of "
         + ", ".join(ADAPTERS)
-    )
-
-
-def _asr_config(config: Mapping[str, Any]) -> Any:
-    """The library's configuration of a Qwen3-ASR in the layout of its authors."""
-    thinker = config["thinker_config"]
-    audio, text = thinker["audio_config"], thinker["text_config"]
-    return transformers.Qwen3ASRConfig(
-        audio_config={key: audio[key] for key in ASR_AUDIO_KEYS if key in audio},
-        text_config={key: text[key] for key in ASR_TEXT_KEYS if key in text},
-        audio_token_id=thinker["audio_token_id"],
-        tie_word_embeddings=text.get("tie_word_embeddings", True),
     )
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from ..audio import SAMPLE_RATE
@@ -25,11 +24,12 @@ from ..languages import LANGUAGES, UNSPACED
 from .base import ClipAnswer, Job, Subject, TimedWord
 from .checkpoint import Checkpoint
 from .quality import FINISH_FLAGS, compression_ratio
+from .whisper_checkpoint import facts, geometry
 from .whisper_decoder import Hearing
-from .whisper_model import WhisperModel
+from .whisper_model import WhisperModel, parameter_name
+from .whisper_tokenizer import WhisperTokenizer
 from .word_times import find_pauses, group_words, token_onsets, word_frames
 
-WINDOW_SECONDS = 30.0
 FRAME_SECONDS = 2 * HOP / SAMPLE_RATE
 """Seconds between two frames of the encoder's output."""
 
@@ -51,67 +51,89 @@ class Whisper:
     """A Whisper checkpoint; `label` is what records call it."""
 
     name = "whisper"
-    window = WINDOW_SECONDS
+    colleague = None
 
     def __init__(self, directory: Path, label: str, *, full_window: bool = False) -> None:
         """Read the vocabulary; `load` gives the network.
 
-        With `full_window` every clip is encoded as 30 s, as the reference does; without, at its own
-        length, which is several times faster. Raises ModelError or ConfigError.
+        With `full_window` every clip is encoded as a whole window (30 s for all published
+        checkpoints), as the reference does; without, at its own length, which is several times
+        faster. Raises ModelError or ConfigError.
         """
         self._checkpoint = Checkpoint(directory)
-        if self._checkpoint.config.get("model_type") != "whisper":
-            raise ConfigError(f"{directory}: not a Whisper checkpoint")
+        encoder, decoder = geometry(self._checkpoint)
+        self._facts = facts(self._checkpoint, decoder)
+        self._mels, self._window = encoder.mels, 2 * encoder.positions * HOP
+        self.window = self._window / SAMPLE_RATE
         self.label = f"{label}@{self._checkpoint.revision}"
         self._full_window = full_window
-        self._tokenizer = _tokenizer(directory)
-        self._read_tokens()
+        self._longest = decoder.positions // 2
+        self._tokenizer = WhisperTokenizer.read(directory)
+        self._read_tokens(decoder.vocabulary)
+
+    @property
+    def parameters(self) -> int:
+        """How many weights `load` loads."""
+        return self._checkpoint.count(lambda name: parameter_name(name) is not None)
 
     def load(self, dtype: torch.dtype, device: torch.device, device_map: str | None = None) -> None:
         """Load the network."""
         if device_map:
             raise UsageError(f"{self.label} is small enough for one device: it takes no device map")
         self.model = WhisperModel.load(self._checkpoint, dtype, device)
-        vocabulary = self.model.vocabulary
-        facts = self._checkpoint.json("generation_config.json")
-        bias = torch.zeros(vocabulary)
-        bias[[token for token in facts.get("suppress_tokens") or () if token >= 0]] = -math.inf
-        bias[self._end + 1 :] = -math.inf  # no tags and no timestamps within the text
+        said = self._tokenizer.is_text
+        mute = [id for id in range(self.model.vocabulary) if not said(id) and id != self._end]
+        bias = torch.zeros(self.model.vocabulary)
+        bias[[*mute, *self._facts.suppressed]] = -math.inf
         first = bias.clone()
-        first[facts.get("begin_suppress_tokens") or []] = -math.inf
+        first[[*self._facts.suppressed_first]] = -math.inf
         self._bias, self._first_bias = bias.to(device), first.to(device)
-        self._longest = self.model.decoder.config.positions // 2
 
-    def _read_tokens(self) -> None:
+    def _read_tokens(self, vocabulary: int) -> None:
         def token(name: str) -> int:
-            number: int | None = self._tokenizer.token_to_id(f"<|{name}|>")
-            if number is None:
-                raise ConfigError(f"{self._checkpoint.directory}: tokenizer has no <|{name}|>")
+            number = self._tokenizer.tag(name)
+            if number is None or number >= vocabulary:
+                what = "no" if number is None else f"{number}, past vocab_size, for"
+                raise ConfigError(f"{self._checkpoint.directory}: tokenizer has {what} <|{name}|>")
             return number
 
         self._start, self._end = token("startoftranscript"), token("endoftext")
-        self._tasks = {name: token(name) for name in ("transcribe", "translate")}
         self._no_timestamps = token("notimestamps")
         # The token before <|notimestamps|> was renamed between releases of the vocabulary.
         self._no_speech = self._no_timestamps - 1
-        self._languages = {
-            code: number
-            for code in LANGUAGES
-            if (number := self._tokenizer.token_to_id(f"<|{code}|>")) is not None
-        }
+        self._tasks: dict[str, int] = {}
+        self._languages: dict[str, int] = {}
+        if self._facts.multilingual:
+            self._tasks = {name: token(name) for name in ("transcribe", "translate")}
+            known = [code for code in LANGUAGES if self._tokenizer.tag(code) is not None]
+            self._languages = {code: token(code) for code in known}
+            if not known:
+                directory = self._checkpoint.directory
+                raise ConfigError(f"{directory}: multilingual, but the tokenizer has no languages")
 
     def check(self, job: Job) -> None:
         """Raise UsageError for what Whisper cannot do."""
         tags = job.tags
-        job.task.require("whisper", tags.text_language)
-        if tags.task not in self._tasks:
+        job.require("whisper")
+        if not self._facts.multilingual:
+            self._check_english_only(job)
+        elif tags.task not in self._tasks:
             raise UsageError(f"{self.label} has no task <|{tags.task}|>")
-        if tags.audio_language not in (None, *self._languages):
+        elif tags.audio_language not in (None, *self._languages):
             raise UsageError(f"{self.label} does not know the language '{tags.audio_language}'")
         if tags.task == "transcribe" and tags.text_language != tags.audio_language:
             raise UsageError(f"{self.label} writes speech down in its own language")
         if job.task.name == "language":
             self._check_language_task(job)
+
+    def _check_english_only(self, job: Job) -> None:
+        if job.task.name == "language":
+            raise UsageError(f"{self.label} is English-only: it tells no languages apart")
+        if job.tags.task != "transcribe":
+            raise UsageError(f"{self.label} is English-only: it has no task <|{job.tags.task}|>")
+        if job.tags.audio_language not in (None, "en"):
+            language = job.tags.audio_language
+            raise UsageError(f"{self.label} is English-only: it does not know '{language}'")
 
     def _check_language_task(self, job: Job) -> None:
         if job.tags.audio_language is not None:
@@ -124,10 +146,9 @@ class Whisper:
 
     def features(self, samples: NDArray[np.float32]) -> Tensor:
         """Log-mel features [mels, frames] of a clip, as long as it needs to be encoded."""
-        window = int(WINDOW_SECONDS * SAMPLE_RATE)
         needed = -(-(len(samples) + MARGIN) // BUCKET) * BUCKET
-        length = window if self._full_window else min(window, needed)
-        return log_mel(samples, self._checkpoint.config["num_mel_bins"], length)
+        length = self._window if self._full_window else min(self._window, needed)
+        return log_mel(samples, self._mels, length)
 
     def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
         """Detect what is needed, write, and try again while the answer looks wrong."""
@@ -142,7 +163,7 @@ class Whisper:
                 for code, p in zip(self._languages, languages, strict=True)
             ),
             key=lambda item: -item[1],
-        )
+        ) or [("en", 1.0)]
         if job.task.name == "language":
             return ClipAnswer(
                 language=ranked[0][0], labels=_only(ranked, job.labels), no_speech_prob=no_speech
@@ -154,7 +175,12 @@ class Whisper:
         return self._read(job, language, prompt, generated, no_speech, seconds)
 
     def _prompt(self, job: Job, language: str) -> tuple[int, ...]:
-        """The tags in Whisper's dialect: its own tags have no text language and no instruction."""
+        """The tags in Whisper's dialect: its own tags have no text language and no instruction.
+
+        English-only checkpoints were trained without a language and a task.
+        """
+        if not self._facts.multilingual:
+            return self._start, self._no_timestamps
         task = self._tasks[job.tags.task]
         return self._start, self._languages[language], task, self._no_timestamps
 
@@ -252,13 +278,6 @@ class Whisper:
             pieces.append(text[len(said) :] if whole else "")
             said = text if whole else said
         return pieces
-
-
-def _tokenizer(directory: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(directory / "tokenizer.json"))
-    except Exception as error:  # tokenizers raises Exception itself
-        raise ConfigError(f"{directory}: tokenizer.json: {error}") from error
 
 
 def _only(

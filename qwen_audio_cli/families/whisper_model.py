@@ -1,20 +1,19 @@
-"""Whisper as a network: checkpoint layout, encoder and decoder behind the engine's protocol."""
+"""Whisper as a network: its weights' names, encoder and decoder behind the engine's protocol."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..engine.arena import CacheShape
 from ..engine.attention import Step, attention_dtype
-from ..errors import ConfigError
 from .checkpoint import Checkpoint
 from .encoder import AudioEncoder, EncoderConfig
 from .placement import Plan
+from .whisper_checkpoint import facts, geometry
 from .whisper_decoder import AudioKeys, DecoderConfig, Hearing, Tail, WhisperDecoder, hearing
 from .word_times import frame_levels
 
@@ -46,34 +45,13 @@ _RENAMES = tuple(
 )
 
 
-def _rename(name: str) -> str | None:
+def parameter_name(name: str) -> str | None:
+    """What a weight of a checkpoint is called here; None for one that is not needed."""
     if name == "proj_out.weight":  # tied to the token embedding
         return None
     for pattern, ours in _RENAMES:
         name = pattern.sub(ours, name)
     return name
-
-
-def _geometry(config: dict[str, Any], where: str) -> tuple[EncoderConfig, DecoderConfig]:
-    try:
-        width = config["d_model"]
-        return EncoderConfig(
-            mels=config["num_mel_bins"],
-            width=width,
-            layers=config["encoder_layers"],
-            heads=config["encoder_attention_heads"],
-            positions=config["max_source_positions"],
-        ), DecoderConfig(
-            vocabulary=config["vocab_size"],
-            width=width,
-            layers=config["decoder_layers"],
-            heads=config["decoder_attention_heads"],
-            positions=config["max_target_positions"],
-        )
-    except KeyError as missing:
-        raise ConfigError(f"{where}: config.json has no {missing}") from None
-    except TypeError as error:
-        raise ConfigError(f"{where}: config.json: {error}") from None
 
 
 class WhisperModel(nn.Module):
@@ -86,7 +64,10 @@ class WhisperModel(nn.Module):
     """
 
     def __init__(
-        self, encoder: EncoderConfig, decoder: DecoderConfig, watched: dict[int, list[int]]
+        self,
+        encoder: EncoderConfig,
+        decoder: DecoderConfig,
+        watched: Mapping[int, Sequence[int]],
     ) -> None:
         super().__init__()
         self.encoder = AudioEncoder(encoder)
@@ -102,18 +83,10 @@ class WhisperModel(nn.Module):
     @classmethod
     def load(cls, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> WhisperModel:
         """Load the Hugging Face layout. Raises ConfigError where it does not fit."""
-        where = str(checkpoint.directory)
-        encoder, decoder = _geometry(checkpoint.config, where)
-        watched: dict[int, list[int]] = {}
-        heads = checkpoint.json("generation_config.json").get("alignment_heads")
-        if heads is None:  # as openai/whisper: all heads of the upper half
-            upper = range(decoder.layers // 2, decoder.layers)
-            heads = [(layer, head) for layer in upper for head in range(decoder.heads)]
-        for layer, head in heads:
-            watched.setdefault(layer, []).append(head)
+        encoder, decoder = geometry(checkpoint)
         with torch.device("meta"):
-            model = cls(encoder, decoder, watched)
-        checkpoint.fill(model, _rename, dtype=dtype, plan=Plan({"": device}))
+            model = cls(encoder, decoder, facts(checkpoint, decoder).watched)
+        checkpoint.fill(model, parameter_name, dtype=dtype, plan=Plan({"": device}))
         model.decoder.tie()
         return model
 

@@ -31,11 +31,11 @@ LOG = logging.getLogger("qwen_audio_cli")
 # own script again: no need to write `if __name__ == "__main__"` around a run.
 _START = "import sys; sys.path[:] = {path!r}; from {module} import main; main({descriptor})"
 
-GiveUp = Callable[[str, InputError], ErrorRecord]
+GiveUp = Callable[[str, Source, InputError], ErrorRecord]
 """The error record that a source is to have for one task of the run.
 
 The first argument stands for the source's content, as for a record's id: its fingerprint, or its
-name where it cannot be read.
+substitute where it cannot be read.
 """
 
 
@@ -182,7 +182,7 @@ class Worker:
 
     def find(self, record: Record | ErrorRecord) -> Held | None:
         """The source of a record: which asked for its id or, where that failed, has its name."""
-        named = [held for held in self.held if held.source.name == record.file]
+        named = [held for held in self.held if _is_about(record, held.source)]
         asked = [held for held in named if record.id in held.asked - held.settled]
         unread = [held for held in named if not held.asked and record.id not in held.settled]
         return next(iter(asked + unread), None)
@@ -193,6 +193,12 @@ class Worker:
         code = self.process.returncode
         how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with {code}"
         return ModelError(f"the worker on {self.device} {how}")
+
+
+def _is_about(record: Record | ErrorRecord, source: Source) -> bool:
+    """Whether a record is about a source, by name; it may leave out the first of several clips."""
+    files = record.files or ()
+    return record.file == source.name and source.names[len(source.names) - len(files) :] == files
 
 
 def _command(descriptor: int) -> str:
@@ -323,10 +329,10 @@ class Run:
 
     def _mourn(self, held: Held, error: Exception) -> None:
         """Settle what failed of a source; ids that are already done, or answered, did not."""
-        failure = InputError("internal", held.source.name, str(error))
+        failure = InputError("internal", held.source.title, str(error))
         content = _content(held.source)
         for give_up in self._give_up:
-            record = give_up(content, failure)
+            record = give_up(content, held.source, failure)
             if record.id not in held.settled:
                 done = record.id not in held.asked and self._is_done(record.id)
                 held.settle(record.id, None if done else record)
@@ -334,12 +340,12 @@ class Run:
 
 def _content(source: Source) -> str:
     """What stands for a source's content; standard input cannot be read a second time."""
-    if source.path is None:
-        return source.name
+    if any(member.path is None for member in source.members):
+        return source.substitute
     try:
         return fingerprint(source)
     except InputError:
-        return source.name
+        return source.substitute
 
 
 class _WorkerTraceback(Exception):

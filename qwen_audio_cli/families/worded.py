@@ -1,0 +1,182 @@
+"""What the models that are told in words have in common: their audio spans, and how they answer.
+
+Their networks are those of transformers; a dialect (`chat.py`, `qwen2_audio.py`, `qwen3_asr.py`)
+says how a job becomes a prompt.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..audio import SAMPLE_RATE
+from ..engine.request import Dialogue, Generate, Generated, Score, Scored
+from ..errors import ConfigError
+from ..prompts import language_name
+from ..tags import UNKNOWN
+from ..tasks import Parser
+from .base import ClipAnswer, Family, Job, Subject, TooLong
+from .chat_tokenizer import ChatTokenizer
+from .chatml import END
+from .checkpoint import Checkpoint
+from .quality import FINISH_FLAGS, compression_ratio
+from .shares import shares
+from .spans import read_spans
+
+if TYPE_CHECKING:
+    from .transformers_model import TransformersModel
+
+LONGEST = 256
+"""Tokens of a transcript or a translation at most, of a clip of 30 s or less."""
+
+TOKENS_PER_SECOND = 16
+"""The same for each second of longer clips: twice what fast speech takes in most languages."""
+
+LONGEST_REPLY = 512
+"""Tokens of a caption or a reply at most."""
+
+SPEAKING = ("talker.", "token2wav.", "code2wav.")
+"""How the names of weights begin by which an Omni model speaks: they are not loaded."""
+
+LONGEST_ANALYSIS = 64
+"""Tokens of any other answer in free text at most."""
+
+
+class Worded(ABC):
+    """A checkpoint that transformers has the network of; `label` is what records call it.
+
+    Greedy unless a temperature is asked for, and without repetition penalty, whatever the
+    checkpoint's `generation_config.json` says.
+    """
+
+    name: str
+    window: float
+    end = END
+    """What a label ends with where it is the whole answer."""
+    colleague: Family | None = None
+
+    def __init__(self, directory: Path, label: str, audio_tokens: Sequence[str]) -> None:
+        """Read configuration and vocabulary; `load` gives the network.
+
+        `audio_tokens` begin a span of audio, stand for a row of it, and end it. Raises ModelError
+        or ConfigError.
+        """
+        self._checkpoint = Checkpoint(directory)
+        self.tokenizer = ChatTokenizer.read(directory)
+        self._span = self.tokenizer.require(*audio_tokens)
+        self._stops = self.tokenizer.require(END, "<|endoftext|>")
+        (self._end,) = self.tokenizer.require(self.end)
+        self.label = f"{label}@{self._checkpoint.revision}"
+        self.model: TransformersModel
+
+    @property
+    def parameters(self) -> int:
+        """How many weights `load` loads."""
+        return self._checkpoint.count(lambda name: not name.startswith(SPEAKING))
+
+    def load(self, dtype: torch.dtype, device: torch.device, device_map: str | None = None) -> None:
+        """Load the network. Raises ConfigError where the weights do not fit."""
+        from .transformers_model import TransformersModel
+
+        self.model = TransformersModel.load(self._checkpoint, dtype, device, device_map)
+        if self.model.audio_token != self._span[1]:
+            raise ConfigError(
+                f"{self._checkpoint.directory}: audio is token {self._span[1]} of the tokenizer, "
+                f"and {self.model.audio_token} of the configuration"
+            )
+
+    def features(self, samples: NDArray[np.float32]) -> Tensor:
+        """Log-mel features [mels, frames] of a clip."""
+        return self.model.features(samples)
+
+    def check(self, job: Job) -> None:
+        """Raise UsageError for what this checkpoint cannot do."""
+        job.require(self.name)
+        self._prompt(job, Subject(()))
+
+    def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
+        """Score the labels, or write."""
+        prompt = self._prompt(job, subject)
+        language = job.tags.audio_language if job.task.speech else None
+        if job.labels:
+            scored = yield self._score(prompt, self._continuations(job))
+            return self._labelled(job, scored, language)
+        said = yield self._generate(job, prompt, subject)
+        assert isinstance(said, Generated)
+        return self._read(job, said, subject, language)
+
+    @abstractmethod
+    def _prompt(self, job: Job, subject: Subject) -> list[int]:
+        """The prompt of a job about a subject's clips. Raises UsageError for what has no words."""
+
+    def _audio(self, seconds: float) -> list[int]:
+        """The ids that a clip takes in a prompt."""
+        begin, pad, end = self._span
+        frames = self.model.frames(round(min(seconds, self.window) * SAMPLE_RATE))
+        return [begin, *[pad] * self.model.audio_rows(frames), end]
+
+    def _continuations(self, job: Job) -> list[list[int]]:
+        """The ids of each label as the whole answer."""
+        naming = job.task.name == "language"
+        texts = [language_name(label) if naming else label for label in job.labels]
+        return [[*self.tokenizer.encode(text), self._end] for text in texts]
+
+    def _score(self, prompt: list[int], continuations: Sequence[Sequence[int]]) -> Score:
+        self._fit(len(prompt), max(map(len, continuations)))
+        return Score(prompt, continuations)
+
+    def _generate(self, job: Job, prompt: list[int], subject: Subject) -> Generate:
+        longest = job.longest or self._longest(job, sum(subject.seconds))
+        self._fit(len(prompt), longest)
+        return Generate(
+            prompt=prompt,
+            longest=longest,
+            stop=frozenset(self._stops),
+            temperature=job.temperature,
+            seed=job.seed,
+        )
+
+    def _longest(self, job: Job, seconds: float) -> int:
+        if job.tags.phase == "startoftranscript":
+            return LONGEST + max(0, round(TOKENS_PER_SECOND * (seconds - 30)))
+        talks = job.task.command in ("ask", "caption", "timestamp")
+        return LONGEST_REPLY if talks else LONGEST_ANALYSIS
+
+    def _fit(self, prompt: int, answer: int) -> None:
+        """Raise TooLong where prompt and answer have no room together."""
+        if prompt + answer > self.model.positions:
+            raise TooLong(
+                f"{self.name} takes {self.model.positions} tokens at most: a prompt of {prompt} "
+                f"leaves no room for an answer of {answer}"
+            )
+
+    def _labelled(self, job: Job, scored: object, language: str | None) -> ClipAnswer:
+        assert isinstance(scored, Scored)
+        labels = shares(job.labels, scored)
+        if job.task.name == "language":
+            language = labels[0][0]
+        return ClipAnswer(language=None if language == UNKNOWN else language, labels=labels)
+
+    def _read(
+        self, job: Job, said: Generated, subject: Subject, language: str | None
+    ) -> ClipAnswer:
+        text = self.tokenizer.decode(said.tokens).strip()
+        spans, whole = None, True
+        if job.task.parser is Parser.SPANS:
+            spans, whole = read_spans(text, sum(subject.seconds), said.logprobs)
+        return ClipAnswer(
+            text=text,
+            language=None if language == UNKNOWN else language,
+            words=spans,
+            avg_logprob=said.avg_logprob,
+            compression_ratio=compression_ratio(text),
+            finish_reason=said.finish,
+            flags=FINISH_FLAGS[said.finish] | (set() if whole else {"unparsed"}),
+        )
