@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from . import hub
 from .errors import ModelError, UsageError
-from .layout import CONFIG
 from .task import Family as FamilyName
 from .tasks import Task
 
@@ -25,8 +23,6 @@ WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 ALIGNER = "qwen3-forced-aligner"
 """The alias, and the family, of what tells Qwen3-ASR when words are spoken."""
-
-_CONSULTS = "qwen3_asr"  # the type of configuration of the models that do
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,23 +200,15 @@ def open_model(
     directory, label = locate(wanted)
     from .families.registry import open_checkpoint
 
-    colleague: Family | None = None
-    if timed and consults(directory):
-        colleague = _open_aligner(aligner, offline=wanted.offline)
-    elif aligner is not None:
+    def consulted() -> Family | None:
+        return _open_aligner(aligner, offline=wanted.offline) if timed else None
+
+    family = open_checkpoint(directory, label, full_window=full_window, aligner=consulted)
+    if aligner is not None and family.colleague is None:
         raise UsageError(
             f"--aligner is for the times of words by Qwen3-ASR: {label} has no use for it here"
         )
-    return open_checkpoint(directory, label, full_window=full_window, aligner=colleague)
-
-
-def consults(directory: Path) -> bool:
-    """Whether a checkpoint is of a family that consults an aligner for the times of words."""
-    try:
-        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # opening it will tell why
-        return False
-    return isinstance(config, dict) and config.get("model_type") == _CONSULTS
+    return family
 
 
 def _open_aligner(name: str | None, *, offline: bool) -> Family | None:

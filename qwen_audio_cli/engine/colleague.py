@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from .request import AudioInput, Consult
 from .work import Done, Work
 
-if TYPE_CHECKING:
-    from .engine import Engine
+
+class Consulted(Protocol):
+    """What is needed of the other engine."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is in work."""
+
+    def add(self, work: Work[int, object]) -> None:
+        """Take on a work; `turn` will give its outcome."""
+
+    def turn(self) -> list[Done[int, object]]:
+        """Do a step; gives the works that are done."""
+
+    def cancel(self, chosen: Callable[[int], bool]) -> None:
+        """End the works whose key is chosen."""
 
 
 class Colleague:
     """The other engine, if there is one, as a work of this one sees it, by its number."""
 
-    def __init__(self, engine: Engine[int, object] | None) -> None:
+    def __init__(self, engine: Consulted | None) -> None:
         self._engine = engine
 
     def take(self, number: int, request: Consult, audios: Sequence[AudioInput]) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from .arena import Arena
 from .attention import Backend, backend_for, varlen
 from .classifying import Classifying
-from .colleague import Colleague
+from .colleague import Colleague, Consulted
 from .encoder import EncoderStage
 from .graphs import DecodeGraphs
 from .memory import free_memory, give_back, is_out_of_memory, rows_that_fit
@@ -75,7 +75,7 @@ class Engine(Generic[K, R]):
         device: torch.device,
         budget: Budget,
         manner: Manner | None = None,
-        colleague: Engine[int, object] | None = None,
+        colleague: Consulted | None = None,
     ) -> None:
         manner = manner or Manner.of(device)
         shape = model.cache

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import transformers
-
 _NAMES = {
     r"^thinker\.audio_tower\.proj1\.": "model.multi_modal_projector.linear_1.",
     r"^thinker\.audio_tower\.proj2\.": "model.multi_modal_projector.linear_2.",
@@ -40,6 +38,8 @@ def is_aligner(config: Mapping[str, Any]) -> bool:
 
 def loading(config: Mapping[str, Any]) -> dict[str, Any]:
     """What to load a checkpoint in the authors' layout with: `config` and `key_mapping`."""
+    import transformers  # the rest of this module is asked before anything is loaded
+
     thinker = config["thinker_config"]
     audio, text = thinker["audio_config"], thinker["text_config"]
     classes = {"num_labels": thinker["classify_num"]} if is_aligner(config) else {}

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import ConfigError, UsageError
 from .base import Family
 from .checkpoint import Checkpoint
+from .qwen3_layout import is_aligner
 
 _IM_END = 151645
 """Where an instructed Qwen2-Audio stops, and a base one does not."""
@@ -18,12 +19,15 @@ _IM_END = 151645
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A checkpoint to open, what records call it, and what was asked for with it."""
+    """A checkpoint to open, what records call it, and what was asked for with it.
+
+    `aligner` opens the forced aligner that a family may consult, if there is one.
+    """
 
     checkpoint: Checkpoint
     label: str
-    full_window: bool = False
-    aligner: Family | None = None
+    full_window: bool
+    aligner: Callable[[], Family | None]
 
     @property
     def directory(self) -> Path:
@@ -38,13 +42,17 @@ class Opening:
 
 
 def open_checkpoint(
-    directory: Path, label: str, *, full_window: bool = False, aligner: Family | None = None
+    directory: Path,
+    label: str,
+    *,
+    full_window: bool = False,
+    aligner: Callable[[], Family | None] = lambda: None,
 ) -> Family:
     """Open a checkpoint: its configuration and vocabulary, not its weights.
 
-    `label` is what records call it; `aligner` is consulted by a family that needs one. Raises
-    ModelError where there is no such directory, ConfigError for what is no checkpoint of a known
-    architecture, UsageError for an option that its family does not have.
+    `label` is what records call it; `aligner` opens a forced aligner, for a family that consults
+    one. Raises ModelError where there is no such directory, ConfigError for what is no checkpoint
+    of a known architecture, UsageError for an option that its family does not have.
     """
     opening = Opening(Checkpoint(directory), label, full_window, aligner)
     architectures = opening.checkpoint.config.get("architectures")
@@ -106,9 +114,9 @@ def _qwen3_asr(opening: Opening) -> Family:
     """The forced aligner was published under the same architecture, with classes to choose from."""
     from .qwen3_asr import Qwen3Asr
 
-    if "classify_num" in opening.checkpoint.config.get("thinker_config", {}):
+    if is_aligner(opening.checkpoint.config):
         return _aligner(opening)
-    return Qwen3Asr(opening.directory, opening.label, opening.aligner)
+    return Qwen3Asr(opening.directory, opening.label, opening.aligner())
 
 
 def _aligner(opening: Opening) -> Family:
