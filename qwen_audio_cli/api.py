@@ -65,10 +65,10 @@ Name = str | os.PathLike[str]
 class Qwa:
     """Models on a device, loaded when first needed and kept.
 
-    `model` is an alias, a checkpoint's directory or a name on the Hugging Face hub (None: the best
-    embedded one for each task); of the hub, `revision` is a branch, tag or commit, and `offline`
-    forbids fetching. `aligner` is the forced aligner that Qwen3-ASR consults for the times of words
-    (None: the one that is on this machine).
+    `model` is an alias, the directory of a checkpoint or of an adapter to one, or a name on the
+    Hugging Face hub (None: the best embedded one for each task); of the hub, `revision` is a
+    branch, tag or commit, and `offline` forbids fetching. `aligner` is the forced aligner that
+    Qwen3-ASR consults for the times of words (None: the one that is on this machine).
     `device` is `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; `dtype` is `auto`, `float32`, `bfloat16`,
     `float16`. `batch` is how many clips are answered at once (None: what suits the device),
     `workers` how many threads decode audio. `devices`, as ("cuda:0", "cuda:1"), gives each a

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, ModelError, UsageError
-from .layout import CONFIG, INDEX, is_whole, small_names, weight_names
+from .layout import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    INDEX,
+    is_whole,
+    main_name,
+    small_names,
+    weight_names,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -47,8 +55,12 @@ def find(repository: str, revision: str | None = None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     with _telling(repository, revision):
-        found = try_to_load_from_cache(repository, CONFIG, revision=revision)
-        if isinstance(found, str):
+        cached = (
+            try_to_load_from_cache(repository, name, revision=revision)
+            for name in (CONFIG, ADAPTER_CONFIG)
+        )
+        found = next((path for path in cached if isinstance(path, str)), None)
+        if found is not None:
             directory: Path | None = Path(found).parent
         else:
             directory = _cached_commit(repository, revision or "")
@@ -80,17 +92,19 @@ def pull(repository: str, revision: str | None = None) -> Path:
         return found
     commit = str(info.sha)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-    if CONFIG not in sizes:
+    main = main_name(sizes)
+    if main is None:
         raise ConfigError(f"{repository}: no model checkpoint ({CONFIG} is missing)")
-    index = _fetch(repository, INDEX, commit) if INDEX in sizes else None
+    sharded = main == CONFIG and INDEX in sizes
+    index = _fetch(repository, INDEX, commit) if sharded else None
     weights = weight_names(sizes, index)
     if not weights or not sizes.keys() >= set(weights):
         lacking = ", ".join(sorted(set(weights) - sizes.keys())) or "a *.safetensors file"
         raise ConfigError(f"{repository}: cannot be loaded: the hub has no {lacking}")
     _fetch_all(repository, commit, [*small_names(sizes), *weights], sizes)
     if not commit.startswith(revision or "-"):
-        _fetch(repository, CONFIG, revision)  # it is there: this writes down what the name means
-    return Path(_fetch(repository, CONFIG, commit)).parent
+        _fetch(repository, main, revision)  # it is there: this writes down what the name means
+    return Path(_fetch(repository, main, commit)).parent
 
 
 def _title(repository: str, revision: str | None) -> str:

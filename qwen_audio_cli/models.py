@@ -11,15 +11,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from . import hub
-from .errors import ModelError, UsageError
+from .errors import ConfigError, ModelError, UsageError
+from .layout import ADAPTER_CONFIG, is_adapter, read_object
+from .layout import WEIGHTS as WEIGHTS
 from .task import Family as FamilyName
 from .tasks import Task
 
 if TYPE_CHECKING:
     from .families.base import Family
-
-WEIGHTS = Path(__file__).resolve().parent / "weights"
-"""Where the embedded models lie."""
 
 ALIGNER = "qwen3-forced-aligner"
 """The alias, and the family, of what tells Qwen3-ASR when words are spoken."""
@@ -141,14 +140,19 @@ def is_to_fetch(wanted: Wanted) -> bool:
 def fetch(wanted: Wanted) -> Path:
     """Fetch a model, or what is new of it; one that is no model of the hub is there, or not.
 
+    With an adapter comes the model that it changes, where that is not on this machine.
+
     Raises what `locate` does.
     """
     place = _find_place(wanted)
-    if place.directory is None:
-        return hub.pull(place.repository, wanted.revision)
-    if not place.directory.is_dir():
-        raise ModelError(f"{place.directory}: no such model directory")
-    return place.directory
+    directory = place.directory
+    if directory is None:
+        directory = hub.pull(place.repository, wanted.revision)
+    if not directory.is_dir():
+        raise ModelError(f"{directory}: no such model directory")
+    if is_adapter(directory):
+        _base(directory, offline=wanted.offline)
+    return directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +166,7 @@ class _Place:
 
 def _find_place(wanted: Wanted) -> _Place:
     name = wanted.name
-    card, path = CARDS.get(name), Path(name).expanduser()
+    card, path = CARDS.get(name), Path(os.path.expanduser(name))  # noqa: PTH111 - never raises
     if card is not None:
         if card.directory is None:
             return _Place(name, None, card.source)
@@ -190,20 +194,29 @@ def open_model(
 ) -> Family:
     """Open a model: its configuration and vocabulary, not its weights.
 
-    `timed` is whether it is asked when words are spoken; for that, Qwen3-ASR consults the model
-    that `aligner` names, or else the one that is on this machine.
+    An adapter is the model that it names, changed by it. `timed` is whether it is asked when words
+    are spoken; for that, Qwen3-ASR consults the model that `aligner` names, or else the one that is
+    on this machine.
 
     Raises ModelError for what is not on this machine and cannot be fetched, ConfigError for what is
     no checkpoint of a known architecture, UsageError for an unknown name and for an aligner that
     there is no use for.
     """
     directory, label = locate(wanted)
+    adapter = None
+    if is_adapter(directory):
+        from .families.adapter import Adapter
+
+        adapter = Adapter(directory, label)
+        directory, label = _base(directory, offline=wanted.offline)
     from .families.registry import open_checkpoint
 
     def consulted() -> Family | None:
         return _open_aligner(aligner, offline=wanted.offline) if timed else None
 
-    family = open_checkpoint(directory, label, full_window=full_window, aligner=consulted)
+    family = open_checkpoint(
+        directory, label, adapter=adapter, full_window=full_window, aligner=consulted
+    )
     if aligner is not None and family.colleague is None:
         raise UsageError(
             f"--aligner is for the times of words by Qwen3-ASR: {label} has no use for it here"
@@ -216,6 +229,41 @@ def _open_aligner(name: str | None, *, offline: bool) -> Family | None:
     if name is None and CARDS[ALIGNER].find() is None:
         return None
     return open_model(Wanted(name or ALIGNER, offline=offline))
+
+
+def _base(adapter: Path, *, offline: bool) -> tuple[Path, str]:
+    """The directory of the model that an adapter changes, fetched if need be, and its label.
+
+    Raises ModelError where it is not on this machine and cannot be fetched, ConfigError where the
+    adapter does not say which it is, or names what is none.
+    """
+    wanted = _base_name(adapter, offline=offline)
+    try:
+        directory, label = locate(wanted)
+    except (ModelError, UsageError) as error:
+        kind = ModelError if isinstance(error, ModelError) else ConfigError
+        raise kind(f"{adapter}: its base model: {error}") from error
+    if not os.path.isdir(directory):  # noqa: PTH112 - never raises
+        raise ModelError(
+            f"{adapter}: its base model, {wanted.name}, is not on this machine: where it is, or "
+            f"its name on the hub, belongs into {ADAPTER_CONFIG} (base_model_name_or_path)"
+        )
+    if is_adapter(directory):
+        raise ConfigError(f"{adapter}: its base model, {wanted.name}, is an adapter itself")
+    return directory, label
+
+
+def _base_name(adapter: Path, *, offline: bool) -> Wanted:
+    """The model that an adapter changes: a directory as seen from its own, or any name of one."""
+    config = read_object(adapter / ADAPTER_CONFIG)
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(name, str) or not name or not isinstance(revision, str | None):
+        raise ConfigError(
+            f"{adapter / ADAPTER_CONFIG}: names no base model (base_model_name_or_path, revision)"
+        )
+    if name not in CARDS and os.path.isdir(near := adapter / name):  # noqa: PTH112 - never raises
+        return Wanted(os.fspath(near), offline=offline)  # a directory is of no revision
+    return Wanted(name, revision, offline)
 
 
 def _on_hub(repository: str, wanted: Wanted) -> Path:

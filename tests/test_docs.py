@@ -76,7 +76,7 @@ def path_with_qwa(tmp_path: Path) -> dict[str, str]:
 
 
 WANTED = {
-    "qwa tra": ["transcribe", "translate"],
+    "qwa trans": ["transcribe", "translate"],
     "qwa classify --task vocal": ["vocal-sound"],
     "qwa timestamp --task ": [t.name for t in TASKS.values() if t.command == "timestamp"],
     "qwa ask --model whisper-b": ["whisper-base"],

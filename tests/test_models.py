@@ -234,6 +234,7 @@ def test_a_broken_checkpoint_is_told_in_a_line(
     ("name", "code", "told"),
     [
         ("whisper-bse", 2, "unknown model 'whisper-bse': did you mean whisper-base or "),
+        ("~nobody-here/x/", 69, "~nobody-here/x: no such model directory"),
         ("qwen2-audio-instuct", 2, "did you mean qwen2-audio-instruct or "),
         ("zzz", 2, "did you mean whisper-base or whisper-tiny or "),
         ("some/model/deeper", 69, "some/model/deeper: no such model directory"),

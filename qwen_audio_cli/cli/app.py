@@ -19,6 +19,7 @@ from .bench import bench
 from .commands import COMMANDS
 from .console import LOG, configure
 from .help import description, epilog
+from .train import train
 
 app = typer.Typer(
     name="qwa",
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (*COMMANDS, bench, listing.tasks, listing.schema):
+for _command in (*COMMANDS, train, bench, listing.tasks, listing.schema):
     _name = _command.__name__
     app.command(_name, help=description(_command), epilog=epilog(_name))(_command)
 app.add_typer(models.app, name="models")

@@ -51,6 +51,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "qwa run --tasks transcribe,caption,classify:scene --model qwen-audio street.wav",
             'qwa run --question "Who speaks?" --question "Where?" --model qwen-audio-chat a.wav',
         ),
+        "train": (
+            "qwa train --model qwen3-asr-0.6b --manifest calls.jsonl -o tuned",
+            "qwa train --model qwen-audio --manifest calls.jsonl -o tuned --resume",
+            "qwa transcribe --model tuned call.wav",
+        ),
         "bench": ("qwa bench", "qwa bench --model qwen-audio --device cuda talks/"),
         "tasks": ("qwa tasks", "qwa tasks --json | jq -r 'select(.models != []).name'"),
         "models": ("qwa models", "qwa models --json | jq -r 'select(.present).name'"),

@@ -148,9 +148,9 @@ class RunOptions:
             envvar="QWA_MODEL",
             show_envvar=True,
             autocompletion=starting([card.alias for card in MODELS]),
-            help="A model of 'qwa models', a checkpoint's directory, or a name on the Hugging Face "
-            "hub, as org/name; the best embedded model if not given. What is not on this machine "
-            "is fetched.",
+            help="A model of 'qwa models', the directory of a checkpoint or of an adapter to one, "
+            "or a name on the Hugging Face hub, as org/name; the best embedded model if not given. "
+            "What is not on this machine is fetched.",
         ),
     ] = None
     revision: Annotated[

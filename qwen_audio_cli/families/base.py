@@ -64,6 +64,14 @@ class Subject:
     text: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a model is given and what it is to write behind that, in tokens; it ends with a stop."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
 class Refused(Exception):
     """A clip turns out to be of a kind that the model cannot do what is asked for; says why."""
 
@@ -137,3 +145,14 @@ class Family(Protocol):
 
     def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
         """The dialogue that answers `job`. Raises TooLong where the subject has no room."""
+
+
+class Teachable(Family, Protocol):
+    """A family whose models can be trained."""
+
+    def lesson(self, job: Job, subject: Subject, target: str) -> Lesson:
+        """What the model learns from when `target` is the right answer about a subject.
+
+        Once `load` was called. Raises UsageError for what it cannot learn, TooLong where there is
+        no room.
+        """

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..prompts import instruction
+from .adapter import Adapter
 from .base import Job, Subject
 from .chatml import Message, Piece, chatml
 from .worded import Worded
@@ -76,8 +77,10 @@ QWEN3_OMNI_CAPTIONER = Dialect(
 class Chat(Worded):
     """A checkpoint that is asked in words, of one clip or of several, in one turn or in several."""
 
-    def __init__(self, directory: Path, label: str, dialect: Dialect) -> None:
-        super().__init__(directory, label, dialect.audio_tokens)
+    def __init__(
+        self, directory: Path, label: str, dialect: Dialect, adapter: Adapter | None = None
+    ) -> None:
+        super().__init__(directory, label, dialect.audio_tokens, adapter)
         self.name, self.window = dialect.name, dialect.window
         self._dialect = dialect
 

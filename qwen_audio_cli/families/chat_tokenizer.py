@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tokenizers import Tokenizer
 
@@ -26,7 +26,7 @@ class ChatTokenizer:
         self._spellings = {id: token for token, id in special.items()}
 
     @classmethod
-    def read(cls, directory: Path) -> ChatTokenizer:
+    def read(cls, directory: Path) -> Self:
         """Read `tokenizer.json`, or `vocab.json` and `merges.txt`, with `tokenizer_config.json`.
 
         Raises ConfigError where they are missing, damaged or no tokenizer's.
@@ -40,7 +40,7 @@ class ChatTokenizer:
             raise ConfigError(f"{directory}: its tokenizer cannot be read: {reason}") from error
 
     @classmethod
-    def _read(cls, directory: Path) -> ChatTokenizer:
+    def _read(cls, directory: Path) -> Self:
         special: dict[str, int] = {}
         if (config := directory / "tokenizer_config.json").is_file():
             added = _object(config).get("added_tokens_decoder", {})

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError
-from ..layout import CONFIG, INDEX, weight_names
+from ..layout import CONFIG, INDEX, read_object, weight_names
+from .adapter import Adapter, Change
+from .blocks import MINIMUM, SCALE, is_aside, multiply_out
 from .packed import pack
 from .placement import Plan
 
 HEADERS = "np"  # for reading them alone: torch would map the file, for which memory may not do
-SCALE = "_scale"  # name suffix of the row scales that stand beside int8 matrices
 
 
 def blank_embedding(rows: int, width: int) -> nn.Embedding:
@@ -38,12 +38,14 @@ def blank_embedding(rows: int, width: int) -> nn.Embedding:
 class Checkpoint:
     """A directory in the Hugging Face layout: `config.json` and safetensors, in one file or shards.
 
+    `adapter` changes its weights when they are loaded.
+
     Raises ModelError when there is no such directory or it may not be read, ConfigError when it is
     no such checkpoint, a shard is missing or damaged, or only pickled weights are there.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, adapter: Adapter | None = None) -> None:
+        self.directory, self.adapter = directory, adapter
         try:
             self._names = sorted(path.name for path in directory.iterdir())
         except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
@@ -54,20 +56,7 @@ class Checkpoint:
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object of the checkpoint, by file name."""
-        path = self.directory / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(
-                f"{self.directory}: no model checkpoint ({name} is missing)"
-            ) from None
-        except OSError as error:
-            raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise ConfigError(f"{path}: {error}") from error
-        if not isinstance(content, dict):
-            raise ConfigError(f"{path}: a JSON object is expected")
-        return content
+        return read_object(self.directory / name)
 
     @cached_property
     def shards(self) -> list[Path]:
@@ -111,13 +100,19 @@ class Checkpoint:
             digest.update(str(size).encode())
         return digest.hexdigest()[:12]
 
+    def title(self, label: str) -> str:
+        """What records call the model that loads it under a label, and its adapter, if any."""
+        own = f"{label}@{self.revision}"
+        adapter = self.adapter
+        return own if adapter is None else f"{adapter.label}@{adapter.revision}+{own}"
+
     def count(self, wanted: Callable[[str], bool] = lambda name: True) -> int:
         """How many weights there are under the names that are `wanted`; reads the headers alone."""
         return sum(
-            math.prod(shape)
+            math.prod(shape) * (2 if name + MINIMUM in shapes else 1)
             for shapes in map(self._shapes, self.shards)
             for name, shape in shapes.items()
-            if wanted(name) and not (name.endswith(SCALE) and name.removesuffix(SCALE) in shapes)
+            if wanted(name) and not is_aside(name, shapes)
         )
 
     def _shapes(self, path: Path) -> dict[str, list[int]]:
@@ -128,21 +123,24 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise ConfigError(f"{path}: {error}") from error
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Names and tensors, one at a time; int8 matrices come multiplied out in float32."""
+    def tensors(
+        self, wanted: Callable[[str], bool] = lambda name: True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors, one at a time; matrices in few bits come multiplied out in float32."""
         for path in self.shards:
             try:
                 with safe_open(path, "pt") as shard:
                     names = set(shard.keys())
                     for name in sorted(names):
-                        if name.endswith(SCALE) and name.removesuffix(SCALE) in names:
+                        if is_aside(name, names) or not wanted(name):
                             continue
                         tensor = shard.get_tensor(name)
                         if name + SCALE in names:
-                            scale = shard.get_tensor(name + SCALE).float()
-                            tensor = tensor * scale.view(-1, *[1] * (tensor.ndim - 1))
+                            lowest = name + MINIMUM
+                            minimum = shard.get_tensor(lowest) if lowest in names else None
+                            tensor = multiply_out(tensor, shard.get_tensor(name + SCALE), minimum)
                         yield name, tensor
-            except (SafetensorError, OSError) as error:
+            except (SafetensorError, OSError, ValueError) as error:
                 raise ConfigError(f"{path}: {error}") from error
 
     def fill(
@@ -155,14 +153,19 @@ class Checkpoint:
     ) -> None:
         """Give `module`, built on the meta device, its parameters; all must come, each once.
 
-        `rename` maps a checkpoint's name to the module's, or to None for what is not needed.
+        `rename` maps a checkpoint's name to the module's, or to None for what is not needed. An
+        adapter was trained on the one's names or the other's.
         """
+        wanted = dict(module.named_parameters())
+        changes: Mapping[str, Change] = {}
+        if self.adapter is not None:
+            shapes = {name: parameter.shape for name, parameter in wanted.items()}
+            changes = self.adapter.changes(shapes, lambda name: (name, rename(name)))
         state = {
             name: tensor.to(device=plan.device(name), dtype=dtype)
             for theirs, tensor in self.tensors()
             if (name := rename(theirs)) is not None
         }
-        wanted = dict(module.named_parameters())
         if missing := sorted(wanted.keys() - state.keys()):
             raise ConfigError(f"{self.directory}: no weights for {', '.join(missing[:3])} …")
         if unknown := sorted(state.keys() - wanted.keys()):
@@ -173,6 +176,8 @@ class Checkpoint:
                     f"{self.directory}: {name} has shape {list(state[name].shape)}, "
                     f"the configuration says {list(parameter.shape)}"
                 )
+        for name, change in changes.items():
+            state[name] = change(state[name]).to(dtype)
         module.load_state_dict(state, assign=True)
         module.requires_grad_(False).eval()
         plan.connect(module)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,7 +89,12 @@ class AudioEncoder(nn.Module):
         self.ln_post = nn.LayerNorm(config.width)
 
     def forward(self, mel: Tensor, lengths: Sequence[int]) -> Tensor:
-        """[batch, mels, frames] to [batch, ceil(frames / 2), width], before `ln_post`.
+        """[batch, mels, frames] to [batch, ceil(frames / 2), width], before `ln_post`."""
+        *_, last = self.states(mel, lengths)
+        return last
+
+    def states(self, mel: Tensor, lengths: Sequence[int]) -> Iterator[Tensor]:
+        """What each block makes of [batch, mels, frames]: [batch, ceil(frames / 2), width].
 
         `lengths` are the clips' own frames, behind which there are zeros. A clip's result is that
         of the clip alone: a convolution sees zeros behind its end anyway, and what comes behind its
@@ -106,4 +111,4 @@ class AudioEncoder(nn.Module):
         x = x + self.positional_embedding[: x.shape[1]]
         for block in self.blocks:
             x = block(x, seen)
-        return x
+            yield x

@@ -7,11 +7,28 @@ uses it when it freezes a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+_TRAINABLE = ContextVar("_TRAINABLE", default=False)
+
+
+@contextmanager
+def trainable() -> Iterator[None]:
+    """Leave the matrices of the models that are loaded within as they are: packed ones learn not.
+
+    What was loaded is frozen nevertheless; who trains it says what of it.
+    """
+    token = _TRAINABLE.set(True)
+    try:
+        yield
+    finally:
+        _TRAINABLE.reset(token)
 
 
 class PackedLinear(nn.Module):
@@ -35,7 +52,8 @@ class PackedLinear(nn.Module):
 def can_pack(weight: Tensor) -> bool:
     """Whether such a weight can be packed here, and whether it pays."""
     return (
-        weight.device.type == "cpu"
+        not _TRAINABLE.get()
+        and weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and torch.backends.cpu.get_cpu_capability().startswith("AVX")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ModelError
 
@@ -60,3 +62,20 @@ def device_of(module: nn.Module) -> torch.device:
     hook = getattr(module, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
     return next(module.parameters()).device if device is None else torch.device(device)
+
+
+@torch.no_grad()
+def change_weight(model: nn.Module, name: str, change: Callable[[Tensor], Tensor]) -> None:
+    """Make of a parameter of a loaded model, by name, what `change` makes of it, in its own dtype.
+
+    One that is fetched when it is needed, from a disk even, lies in main memory then.
+    """
+    path, _, own = name.rpartition(".")
+    module = model.get_submodule(path)
+    parameter = module.get_parameter(own)
+    if parameter.device.type != "meta":
+        parameter.copy_(change(parameter))
+        return
+    hook: Any = module._hf_hook
+    changed = change(hook.weights_map[own]).to(parameter.dtype)
+    hook.weights_map = ChainMap({own: changed}, hook.weights_map)

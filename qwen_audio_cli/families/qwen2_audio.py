@@ -12,7 +12,8 @@ from ..engine.request import Dialogue, Generate, Scored
 from ..errors import UsageError
 from ..prompts import BASE_LANGUAGES, base_prompt, language_tag
 from ..tags import UNKNOWN
-from .base import ClipAnswer, Job, Subject
+from .adapter import Adapter
+from .base import ClipAnswer, Job, Lesson, Subject
 from .shares import probabilities
 from .worded import Worded
 
@@ -24,8 +25,8 @@ class Qwen2Audio(Worded):
     window = 30.0
     end = "<|endoftext|>"
 
-    def __init__(self, directory: Path, label: str) -> None:
-        super().__init__(directory, label, ("<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"))
+    def __init__(self, directory: Path, label: str, adapter: Adapter | None = None) -> None:
+        super().__init__(directory, label, ("<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"), adapter)
 
     def load(self, dtype: torch.dtype, device: torch.device, device_map: str | None = None) -> None:
         """Load the network. Raises ConfigError where the weights do not fit."""
@@ -47,6 +48,12 @@ class Qwen2Audio(Worded):
             language = yield from self._hear(job, subject)
             job = replace(job, tags=job.tags.detected(language))
         return (yield from super().answer(job, subject))
+
+    def lesson(self, job: Job, subject: Subject, target: str) -> Lesson:
+        """The prompt of the job, which names the language, and the target behind it."""
+        if not job.tags.determined:
+            raise UsageError(f"{self.label} learns from speech whose language is named")
+        return super().lesson(job, subject, target)
 
     def _hear(self, job: Job, subject: Subject) -> Dialogue[str]:
         """The language that the model most likely goes on with where its prompt names one."""

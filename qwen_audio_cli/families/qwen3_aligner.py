@@ -20,6 +20,7 @@ from ..audio import SAMPLE_RATE
 from ..engine.request import Classified, Classify, Dialogue
 from ..errors import ConfigError, UsageError
 from ..languages import LANGUAGES
+from .adapter import Adapter
 from .ascending import ascending
 from .base import ClipAnswer, Family, Job, Refused, Subject, TimedWord, TooLong
 from .chat_tokenizer import ChatTokenizer
@@ -43,12 +44,12 @@ class Qwen3Aligner:
     window = 180.0
     colleague: Family | None = None
 
-    def __init__(self, directory: Path, label: str) -> None:
+    def __init__(self, directory: Path, label: str, adapter: Adapter | None = None) -> None:
         """Read configuration and vocabulary; `load` gives the network.
 
         Raises ModelError or ConfigError.
         """
-        self._checkpoint = Checkpoint(directory)
+        self._checkpoint = Checkpoint(directory, adapter)
         self._tokenizer = ChatTokenizer.read(directory)
         self._begin, self._pad, self._end, self._mark = self._tokenizer.require(
             "<|audio_start|>", "<|audio_pad|>", "<|audio_end|>", "<timestamp>"
@@ -56,7 +57,7 @@ class Qwen3Aligner:
         self._milliseconds = self._checkpoint.config.get("timestamp_segment_time", MILLISECONDS)
         if not isinstance(self._milliseconds, (int, float)):
             raise ConfigError(f"{directory}: timestamp_segment_time is no number")
-        self.label = f"{label}@{self._checkpoint.revision}"
+        self.label = self._checkpoint.title(label)
         self.model: TransformersModel
 
     @property

@@ -11,8 +11,10 @@ from typing import cast
 
 from ..engine.request import Consult, Dialogue, Generated, Scored
 from ..errors import ModelError, UsageError
+from ..languages import resolve
 from ..prompts import language_name
-from .base import ClipAnswer, Family, Job, Subject, TimedWord
+from .adapter import Adapter
+from .base import ClipAnswer, Family, Job, Lesson, Subject, TimedWord
 from .chatml import chatml
 from .qwen3_aligner import Qwen3Aligner
 from .shares import ranked, shares
@@ -36,8 +38,15 @@ class Qwen3Asr(Worded):
     # The authors take 20 minutes; at a pause each minute, more clips are in work side by side.
     window = 60.0
 
-    def __init__(self, directory: Path, label: str, aligner: Family | None = None) -> None:
-        super().__init__(directory, label, ("<|audio_start|>", "<|audio_pad|>", "<|audio_end|>"))
+    def __init__(
+        self,
+        directory: Path,
+        label: str,
+        aligner: Family | None = None,
+        adapter: Adapter | None = None,
+    ) -> None:
+        audio = ("<|audio_start|>", "<|audio_pad|>", "<|audio_end|>")
+        super().__init__(directory, label, audio, adapter)
         (self._marker,) = self.tokenizer.require("<asr_text>")
         if not (aligner is None or isinstance(aligner, Qwen3Aligner)):
             raise UsageError(f"{aligner.label} is no forced aligner")
@@ -77,6 +86,17 @@ class Qwen3Asr(Worded):
         if not job.tags.timestamps:
             return answer
         return replace(answer, words=(yield from self._times(answer, subject)))
+
+    def lesson(self, job: Job, subject: Subject, target: str) -> Lesson:
+        """The language is part of the answer, as where it is not told and as its authors train."""
+        naming, language = job.task.name == "language", job.tags.audio_language
+        if (heard := resolve(target) if naming else language) not in _NAMES:
+            raise UsageError(f"{self.label} learns from speech whose language is named, and known")
+        if job.tags.timestamps:
+            raise UsageError(f"{self.label} writes no times of words: its aligner finds them")
+        prompt = self._prompt(replace(job, tags=replace(job.tags, audio_language=None)), subject)
+        said = [] if naming else self.tokenizer.encode(target)
+        return self._lesson(prompt, [*self._named(_NAMES[heard]), *said])
 
     def _identify(self, job: Job, prompt: list[int]) -> Dialogue[ClipAnswer]:
         """Probability of each language that it may name first, and that it names none."""

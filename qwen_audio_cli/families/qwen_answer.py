@@ -10,13 +10,13 @@ from itertools import groupby
 from ..engine.request import Generated
 from ..languages import UNSPACED
 from .base import TimedWord
-from .qwen_tokenizer import QwenTokenizer
+from .tag_tokenizer import TagTokenizer
 
 SLACK = 0.04
 """Seconds that a time may lie behind the clip's end: a row of audio."""
 
 
-def plain_text(tokenizer: QwenTokenizer, tokens: Sequence[int], language: str | None) -> str:
+def plain_text(tokenizer: TagTokenizer, tokens: Sequence[int], language: str | None) -> str:
     """What stands between the tags, stripped; joined by a space where `language` writes spaces."""
     runs = groupby(tokens, tokenizer.is_text)
     texts = [tokenizer.decode(run).strip() for is_text, run in runs if is_text]
@@ -32,7 +32,7 @@ class Timeline:
     whole: bool
 
 
-def timeline(tokenizer: QwenTokenizer, said: Generated, seconds: float) -> Timeline:
+def timeline(tokenizer: TagTokenizer, said: Generated, seconds: float) -> Timeline:
     """Read words and times that take turns, the first time (0.00) being the prompt's own.
 
     A word lies between the times around it; silence and other tags are dropped. What an answer
@@ -53,7 +53,7 @@ def timeline(tokenizer: QwenTokenizer, said: Generated, seconds: float) -> Timel
 
 
 def _runs(
-    tokenizer: QwenTokenizer, tokens: Sequence[int]
+    tokenizer: TagTokenizer, tokens: Sequence[int]
 ) -> Iterator[tuple[float | None, list[int]]]:
     """Each time with the places of the text before it; None for text behind the last time."""
     run: list[int] = []

@@ -21,19 +21,34 @@ from ..audio import SAMPLE_RATE
 from ..audio.features import HOP, log_mel
 from ..engine.request import Dialogue, Generate, Generated, Score, Scored
 from ..errors import ConfigError, UsageError
-from ..tags import AUDIO_LANGUAGES, UNKNOWN, TagSequence
+from ..languages import resolve
+from ..tags import UNKNOWN, TagSequence
 from ..tasks import Parser
-from .base import ClipAnswer, Job, Subject, TooLong
+from .adapter import Adapter
+from .base import ClipAnswer, Job, Lesson, Subject, TooLong
 from .checkpoint import Checkpoint
+from .encoder import EncoderConfig
 from .quality import FINISH_FLAGS, compression_ratio
 from .qwen_answer import plain_text, timeline
+from .qwen_decoder import QwenConfig
 from .qwen_model import QwenAudioModel, geometry, mel_frames
-from .qwen_prompt import AUDIO_TOKENS, audio_span, base_prompt, chat_prompt, label_tokens
+from .qwen_prompt import (
+    AUDIO_TOKENS,
+    answer_tokens,
+    audio_span,
+    base_prompt,
+    chat_prompt,
+    label_tokens,
+)
 from .qwen_tokenizer import QwenTokenizer
 from .shares import probabilities, ranked, shares
+from .tag_tokenizer import TagTokenizer
 
 LANGUAGE_TASK = "language"
 """The classification whose answer is the audio-language tag itself."""
+
+SILENCE = "<|sil|>"
+"""The tag that is written where nothing is said: its text is empty."""
 
 LONGEST = 256
 """Tokens of a transcript, a translation or words with times at most."""
@@ -56,18 +71,29 @@ class QwenAudio:
     """
 
     colleague = None
+    _network: type[QwenAudioModel] = QwenAudioModel
 
-    def __init__(self, directory: Path, label: str) -> None:
+    def __init__(self, directory: Path, label: str, adapter: Adapter | None = None) -> None:
         """Read configuration and vocabulary; `load` gives the network.
 
         Raises ModelError or ConfigError.
         """
-        self._checkpoint = Checkpoint(directory)
-        encoder, decoder = geometry(self._checkpoint)
-        self.tokenizer = QwenTokenizer.read(directory / "qwen.tiktoken")
-        if len(self.tokenizer) > decoder.vocabulary:
+        checkpoint = Checkpoint(directory, adapter)
+        shape = geometry(checkpoint)
+        self._open(checkpoint, *shape, QwenTokenizer.read(directory / "qwen.tiktoken"), label)
+
+    def _open(
+        self,
+        checkpoint: Checkpoint,
+        encoder: EncoderConfig,
+        decoder: QwenConfig,
+        tokenizer: TagTokenizer,
+        label: str,
+    ) -> None:
+        self._checkpoint, self.tokenizer = checkpoint, tokenizer
+        if len(tokenizer) > decoder.vocabulary:
             raise ConfigError(
-                f"{directory}: the tokenizer has {len(self.tokenizer)} ids, "
+                f"{checkpoint.directory}: the tokenizer has {len(tokenizer)} ids, "
                 f"the configuration {decoder.vocabulary}"
             )
         self._mels, self._positions = encoder.mels, decoder.positions
@@ -77,7 +103,7 @@ class QwenAudio:
         self._chats = facts.get("chat_format") == "chatml"
         self._longest_reply: int = facts.get("max_new_tokens", LONGEST_REPLY)
         self.name = "qwen-audio-chat" if self._chats else "qwen-audio"
-        self.label = f"{label}@{self._checkpoint.revision}"
+        self.label = self._checkpoint.title(label)
         # The end of an answer by tags first, that of a chat turn second.
         ends = ("<|endoftext|>", "<|im_end|>", "<|im_start|>")[: 3 if self._chats else 1]
         self._stops = tuple(self.tokenizer.special[token] for token in ends)
@@ -90,7 +116,7 @@ class QwenAudio:
     def load(self, dtype: torch.dtype, device: torch.device, device_map: str | None = None) -> None:
         """Load the network. Raises ConfigError where the weights do not fit."""
         begin, pad, end = (self.tokenizer.special[token] for token in AUDIO_TOKENS)
-        self.model = QwenAudioModel.load(
+        self.model = self._network.load(
             self._checkpoint, (begin, pad, end), dtype, device, device_map
         )
         # The evaluation scripts ask for one token at least.
@@ -104,7 +130,7 @@ class QwenAudio:
         if task.name == LANGUAGE_TASK:
             self._languages(job)
             return
-        tags = tags if tags.determined else tags.detected(AUDIO_LANGUAGES[0])
+        tags = tags if tags.determined else tags.detected(self.tokenizer.languages[0])
         prompt = self._prompt(job, tags, Subject((self.window,)))
         continuations = self._continuations(job)
         try:  # of several clips it is known when they are heard
@@ -134,10 +160,40 @@ class QwenAudio:
         silent = {"no_speech"} if no_speech > heard[language] else set()
         return replace(answer, no_speech_prob=no_speech, flags=answer.flags | silent)
 
+    def lesson(self, job: Job, subject: Subject, target: str) -> Lesson:
+        """The target behind the tags; tags that are part of an answer are tags in it, too.
+
+        The language itself is learned by `classify --task language`: its tag is the answer.
+        """
+        task, tags = job.task, job.tags
+        if task.name == LANGUAGE_TASK:
+            special = self.tokenizer.special
+            prompt = [*self._audio(subject), special["<|startoftranscript|>"]]
+            return Lesson(prompt, [special[f"<|{self._tagged(target)}|>"]])
+        if not tags.determined:
+            raise UsageError(f"{self.label} learns from speech whose language is named")
+        prompt = self._prompt(job, tags, subject)
+        stop = self._stops[1 if self._chatting(job) else 0]
+        if job.labels:
+            answer = label_tokens(self.tokenizer, task, target, stop)
+        elif tags.timestamps or _says_tags(job, tags) or target == SILENCE:
+            answer = [*answer_tokens(self.tokenizer, target), stop]
+        else:
+            answer = [*self.tokenizer.encode(target), stop]
+        self._fit(prompt, len(answer))
+        return Lesson(prompt, answer)
+
+    def _tagged(self, language: str) -> str:
+        """The code of a language, or of none, that there is a tag for."""
+        code = UNKNOWN if language == UNKNOWN else resolve(language)
+        if code not in (*self.tokenizer.languages, UNKNOWN):
+            raise UsageError(f"{self.label} has no tag for the language '{code}'")
+        return code
+
     def _hear(self, subject: Subject) -> Dialogue[dict[str, float]]:
         """Probability of each audio language and of `unknown`, at their place in the prompt."""
         special = self.tokenizer.special
-        codes = (*AUDIO_LANGUAGES, UNKNOWN)
+        codes = (*self.tokenizer.languages, UNKNOWN)
         prompt = [*self._audio(subject), special["<|startoftranscript|>"]]
         scored = yield Score(prompt, [[special[f"<|{code}|>"]] for code in codes])
         assert isinstance(scored, Scored)
@@ -229,8 +285,8 @@ class QwenAudio:
     def _languages(self, job: Job) -> tuple[str, ...]:
         """The labels of a language identification: all with a tag where the user names none."""
         if job.labels in ((), job.task.labels):
-            return AUDIO_LANGUAGES
-        if unknown := [label for label in job.labels if label not in AUDIO_LANGUAGES]:
+            return self.tokenizer.languages
+        if unknown := [label for label in job.labels if label not in self.tokenizer.languages]:
             raise UsageError(f"{self.label} does not know the languages {', '.join(unknown)}")
         return job.labels
 

@@ -97,22 +97,32 @@ class AudioTower(AudioEncoder):
 
     def __init__(self, config: EncoderConfig, width: int) -> None:
         super().__init__(config)
-        self.proj = nn.Linear(config.width, width)
+        self.proj: nn.Module = nn.Linear(config.width, width)
         self.audio_bos_eos_token = blank_embedding(2, width)
 
     def rows(self, mel: Tensor, lengths: Sequence[int]) -> list[Tensor]:
         """Per clip of [batch, mels, frames] its [audio_rows(length) + 2, width].
 
-        Pairs of encoder frames are averaged; an odd last one is dropped. The begin and the end
-        vector are the first and the last row.
+        The begin and the end vector are the first and the last row.
         """
-        pooled = avg_pool1d(self(mel, lengths).transpose(1, 2), 2).transpose(1, 2)
-        heard = self.proj(self.ln_post(pooled))
         begin, end = self.audio_bos_eos_token.weight[:, None]
         return [
             torch.cat([begin, clip[: audio_rows(length)], end])
-            for clip, length in zip(heard, lengths, strict=True)
+            for clip, length in zip(self.heard(mel, lengths), lengths, strict=True)
         ]
+
+    def heard(self, mel: Tensor, lengths: Sequence[int]) -> Tensor:
+        """[batch, mels, frames] to [batch, rows, width]; what is behind a clip's end is nobody's.
+
+        Pairs of encoder frames are averaged; an odd last one is dropped.
+        """
+        projected: Tensor = self.proj(self.ln_post(pooled(self(mel, lengths))))
+        return projected
+
+
+def pooled(states: Tensor) -> Tensor:
+    """Averages of pairs of frames: [batch, frames, width] to [batch, frames // 2, width]."""
+    return avg_pool1d(states.transpose(1, 2), 2).transpose(1, 2)
 
 
 class QwenAudioModel(nn.Module):
@@ -123,14 +133,17 @@ class QwenAudioModel(nn.Module):
     """
 
     def __init__(
-        self, encoder: EncoderConfig, decoder: QwenConfig, audio_tokens: tuple[int, int, int]
+        self,
+        audio: AudioTower,
+        decoder: QwenDecoder,
+        audio_tokens: tuple[int, int, int],
     ) -> None:
         super().__init__()
-        self.audio = AudioTower(encoder, decoder.width)
-        self.decoder = QwenDecoder(decoder)
-        self.vocabulary = decoder.vocabulary
-        self.positions = decoder.positions
-        self.frame_bytes = 4 * decoder.width // 4  # a row of 40 ms, in float32 at most
+        self.audio = audio
+        self.decoder = decoder
+        self.vocabulary = decoder.config.vocabulary
+        self.positions = decoder.config.positions
+        self.frame_bytes = 4 * decoder.config.width // 4  # a row of 40 ms, in float32 at most
         self.capturable = True
         self._audio_tokens = frozenset(audio_tokens)
 
@@ -147,15 +160,26 @@ class QwenAudioModel(nn.Module):
 
         Raises ConfigError where it does not fit, ModelError where memory is too small.
         """
-        encoder, decoder = geometry(checkpoint)
         with torch.device("meta"):
-            model = cls(encoder, decoder, audio_tokens)
+            model = cls.build(checkpoint, audio_tokens)
         plan = Plan({"": device})
         if device_map:
             plan = Plan.spread(model, device_map, dtype, ("AudioTower", "QwenBlock"))
-        checkpoint.fill(model, _rename, dtype=dtype, plan=plan)
+        checkpoint.fill(model, model.parameter_name, dtype=dtype, plan=plan)
         model.decoder.tie()
         return model
+
+    @classmethod
+    def build(cls, checkpoint: Checkpoint, audio_tokens: tuple[int, int, int]) -> QwenAudioModel:
+        """The network that a checkpoint's configuration describes. Raises ConfigError."""
+        encoder, decoder = geometry(checkpoint)
+        return cls(AudioTower(encoder, decoder.width), QwenDecoder(decoder), audio_tokens)
+
+    @staticmethod
+    def parameter_name(name: str) -> str:
+        """What a weight of a checkpoint is called here."""
+        name = name.removeprefix("transformer.")
+        return name if name.startswith("audio.") else f"decoder.{name}"
 
     @property
     def cache(self) -> CacheShape:
@@ -202,8 +226,3 @@ def splice(x: Tensor, spans: Sequence[Span], audio_tokens: frozenset[int]) -> No
         audio.append(heard[len(heard) - len(here) :])
     if places:
         x.index_copy_(0, to_device(places, x.device), torch.cat(audio).to(x))
-
-
-def _rename(name: str) -> str | None:
-    name = name.removeprefix("transformer.")
-    return name if name.startswith("audio.") else f"decoder.{name}"

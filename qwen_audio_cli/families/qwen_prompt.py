@@ -5,6 +5,7 @@ Sources: QwenLM/Qwen-Audio, `tokenization_qwen.py`, `qwen_generation_utils.py` a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -15,7 +16,7 @@ from ..tasks import Task
 from .base import Turn
 from .chatml import Message, Piece, chatml, encode
 from .qwen_model import audio_rows, mel_frames
-from .qwen_tokenizer import QwenTokenizer
+from .tag_tokenizer import TagTokenizer
 
 AUDIO_TOKENS = ("<audio>", "[[[AUDIO:modality]]]", "</audio>")
 """Begin, pad and end of an audio span."""
@@ -32,11 +33,14 @@ NOTE_TAGS: Mapping[str, str] = MappingProxyType(
 )
 """Task -> the tag that opens its part of the answer to `<|note_analysis|>`."""
 
+_TAG = re.compile(r"(<\|[^|<>]*\|>)")
+_NEVER_ANSWERED = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
 # Tasks whose labels are tags of their own: NSynth's MIDI numbers.
 _LABEL_TAGS = MappingProxyType({"pitch": "<|midi_pitch_{}|>", "velocity": "<|midi_velocity_{}|>"})
 
 
-def audio_span(tokenizer: QwenTokenizer, seconds: float, window: float) -> list[int]:
+def audio_span(tokenizer: TagTokenizer, seconds: float, window: float) -> list[int]:
     """Ids that a clip of `seconds` takes in a prompt; no more than one of `window` seconds does."""
     begin, pad, end = (tokenizer.special[token] for token in AUDIO_TOKENS)
     frames = mel_frames(round(seconds * SAMPLE_RATE), round(window * SAMPLE_RATE))
@@ -44,7 +48,7 @@ def audio_span(tokenizer: QwenTokenizer, seconds: float, window: float) -> list[
 
 
 def chat_prompt(
-    tokenizer: QwenTokenizer,
+    tokenizer: TagTokenizer,
     audios: Sequence[Sequence[int]],
     question: str,
     history: Sequence[Turn] = (),
@@ -63,7 +67,7 @@ def chat_prompt(
     return chatml(tokenizer, messages)
 
 
-def _said(tokenizer: QwenTokenizer, audios: Sequence[Sequence[int]], question: str) -> list[int]:
+def _said(tokenizer: TagTokenizer, audios: Sequence[Sequence[int]], question: str) -> list[int]:
     """What a user says: each audio span on its line, numbered in each turn anew, and the question.
 
     The label of a span has no space behind it, as `from_list_format` writes it.
@@ -75,7 +79,7 @@ def _said(tokenizer: QwenTokenizer, audios: Sequence[Sequence[int]], question: s
 
 
 def base_prompt(
-    tokenizer: QwenTokenizer, audio: Sequence[int], tags: TagSequence, task: Task
+    tokenizer: TagTokenizer, audio: Sequence[int], tags: TagSequence, task: Task
 ) -> list[int]:
     """The audio span, the tags, and for one quality of a note the tag that asks for it."""
     ids = [*audio, *tokenizer.encode_tags(tags)]
@@ -84,7 +88,23 @@ def base_prompt(
     return ids
 
 
-def label_tokens(tokenizer: QwenTokenizer, task: Task, label: str, stop: int) -> list[int]:
+def answer_tokens(tokenizer: TagTokenizer, answer: str) -> list[int]:
+    """Ids of an answer that holds tags, as `<|0.00|>` or `<|midi_pitch_60|>`, and text.
+
+    Raises UsageError for a tag that there is no token for, or that no answer holds.
+    """
+    ids: list[int] = []
+    for piece in _TAG.split(answer):
+        if not _TAG.fullmatch(piece):
+            ids += tokenizer.encode(piece)
+        elif piece in _NEVER_ANSWERED or piece not in tokenizer.special:
+            raise UsageError(f"no answer holds the tag {piece}")
+        else:
+            ids.append(tokenizer.special[piece])
+    return ids
+
+
+def label_tokens(tokenizer: TagTokenizer, task: Task, label: str, stop: int) -> list[int]:
     """Ids of a label as the whole answer, up to `stop`; a part of a note's answer has no stop.
 
     Raises UsageError for a label that is empty, or none of those the task has tags for.

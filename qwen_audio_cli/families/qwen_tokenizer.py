@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from ..errors import ConfigError
-from ..tags import SPECIAL_TOKENS, TagSequence
+from ..tags import AUDIO_LANGUAGES, SPECIAL_TOKENS, TagSequence
 from .bpe import ALPHABET, byte_level_bpe
 
 
@@ -20,6 +20,8 @@ class QwenTokenizer:
     `special` maps the spelling of every special token to its id. Only `encode_tags` gives such ids:
     a tag within a text is text.
     """
+
+    languages = AUDIO_LANGUAGES
 
     def __init__(self, ranks: Sequence[bytes]) -> None:
         self._ranks = tuple(ranks)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import ConfigError, UsageError
+from .adapter import Adapter
 from .base import Family
 from .checkpoint import Checkpoint
 from .qwen3_layout import is_aligner
@@ -19,7 +20,7 @@ _IM_END = 151645
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A checkpoint to open, what records call it, and what was asked for with it.
+    """A checkpoint to open, with its adapter, its label, and what was asked for with it.
 
     `aligner` opens the forced aligner that a family may consult, if there is one.
     """
@@ -34,6 +35,11 @@ class Opening:
         """Where it lies."""
         return self.checkpoint.directory
 
+    @property
+    def adapter(self) -> Adapter | None:
+        """What changes its weights."""
+        return self.checkpoint.adapter
+
     def is_named(self, part: str) -> bool:
         """Whether its label, its directory or its repository is named as being of a kind."""
         directory = self.directory.resolve()
@@ -45,16 +51,18 @@ def open_checkpoint(
     directory: Path,
     label: str,
     *,
+    adapter: Adapter | None = None,
     full_window: bool = False,
     aligner: Callable[[], Family | None] = lambda: None,
 ) -> Family:
     """Open a checkpoint: its configuration and vocabulary, not its weights.
 
-    `label` is what records call it; `aligner` opens a forced aligner, for a family that consults
-    one. Raises ModelError where there is no such directory, ConfigError for what is no checkpoint
-    of a known architecture, UsageError for an option that its family does not have.
+    `label` is what records call it, `adapter` what changes its weights; `aligner` opens a forced
+    aligner, for a family that consults one. Raises ModelError where there is no such directory,
+    ConfigError for what is no checkpoint of a known architecture, UsageError for an option that its
+    family does not have.
     """
-    opening = Opening(Checkpoint(directory), label, full_window, aligner)
+    opening = Opening(Checkpoint(directory, adapter), label, full_window, aligner)
     architectures = opening.checkpoint.config.get("architectures")
     named = [str(name) for name in architectures] if isinstance(architectures, list) else []
     opener = next((OPENERS[name] for name in named if name in OPENERS), None)
@@ -72,13 +80,24 @@ def open_checkpoint(
 def _whisper(opening: Opening) -> Family:
     from .whisper import Whisper
 
-    return Whisper(opening.directory, opening.label, full_window=opening.full_window)
+    return Whisper(
+        opening.directory,
+        opening.label,
+        full_window=opening.full_window,
+        adapter=opening.adapter,
+    )
 
 
 def _qwen_audio(opening: Opening) -> Family:
     from .qwen_audio import QwenAudio
 
-    return QwenAudio(opening.directory, opening.label)
+    return QwenAudio(opening.directory, opening.label, opening.adapter)
+
+
+def _mini(opening: Opening) -> Family:
+    from .mini import Mini
+
+    return Mini(opening.directory, opening.label, opening.adapter)
 
 
 def _qwen2_audio(opening: Opening) -> Family:
@@ -91,14 +110,14 @@ def _qwen2_audio(opening: Opening) -> Family:
         facts = opening.checkpoint.json("generation_config.json")
     stops = facts.get("eos_token_id")
     if opening.is_named("instruct") or _IM_END in (stops if isinstance(stops, list) else [stops]):
-        return Chat(opening.directory, opening.label, QWEN2_AUDIO_INSTRUCT)
-    return Qwen2Audio(opening.directory, opening.label)
+        return Chat(opening.directory, opening.label, QWEN2_AUDIO_INSTRUCT, opening.adapter)
+    return Qwen2Audio(opening.directory, opening.label, opening.adapter)
 
 
 def _qwen25_omni(opening: Opening) -> Family:
     from .chat import QWEN25_OMNI, Chat
 
-    return Chat(opening.directory, opening.label, QWEN25_OMNI)
+    return Chat(opening.directory, opening.label, QWEN25_OMNI, opening.adapter)
 
 
 def _qwen3_omni(opening: Opening) -> Family:
@@ -107,7 +126,7 @@ def _qwen3_omni(opening: Opening) -> Family:
 
     captions = opening.is_named("captioner")
     dialect = QWEN3_OMNI_CAPTIONER if captions else QWEN3_OMNI
-    return Chat(opening.directory, opening.label, dialect)
+    return Chat(opening.directory, opening.label, dialect, opening.adapter)
 
 
 def _qwen3_asr(opening: Opening) -> Family:
@@ -116,13 +135,13 @@ def _qwen3_asr(opening: Opening) -> Family:
 
     if is_aligner(opening.checkpoint.config):
         return _aligner(opening)
-    return Qwen3Asr(opening.directory, opening.label, opening.aligner())
+    return Qwen3Asr(opening.directory, opening.label, opening.aligner(), opening.adapter)
 
 
 def _aligner(opening: Opening) -> Family:
     from .qwen3_aligner import Qwen3Aligner
 
-    return Qwen3Aligner(opening.directory, opening.label)
+    return Qwen3Aligner(opening.directory, opening.label, opening.adapter)
 
 
 OPENERS: Mapping[str, Callable[[Opening], Family]] = MappingProxyType(
@@ -130,6 +149,7 @@ OPENERS: Mapping[str, Callable[[Opening], Family]] = MappingProxyType(
         "WhisperForConditionalGeneration": _whisper,
         "WhisperModel": _whisper,
         "QWenLMHeadModel": _qwen_audio,
+        "QwaMiniForAudioLanguage": _mini,
         "Qwen2AudioForConditionalGeneration": _qwen2_audio,
         "Qwen2_5OmniForConditionalGeneration": _qwen25_omni,
         "Qwen2_5OmniModel": _qwen25_omni,

@@ -33,6 +33,7 @@ from .transformers_audio import (
     Qwen3OmniAdapter,
     Qwen25OmniAdapter,
 )
+from .transformers_names import names_of_today
 
 DeviceMap = Mapping[str, int | str | torch.device] | str
 """Which modules go where, as `from_pretrained` takes it."""
@@ -98,6 +99,7 @@ class TransformersModel:
     def __init__(self, network: Any) -> None:
         """Take over a network of one of `ADAPTERS`' classes: its decoder attends by steps only."""
         network.requires_grad_(False).eval()
+        self.network: nn.Module = network
         self._text = network.model.language_model
         self._audio = ADAPTERS[type(network).__name__](network.model)
         self._text.set_attn_implementation(ATTENTION)
@@ -125,7 +127,8 @@ class TransformersModel:
     ) -> TransformersModel:
         """Load a checkpoint, onto `device` or spread as `device_map` says.
 
-        Raises ConfigError for another architecture, and for files that are not the model's.
+        Raises ConfigError for another architecture, and for files that are not the model's, or its
+        adapter's.
         """
         name = _class_name(checkpoint)
         _ = checkpoint.shards  # all there, and none pickled
@@ -152,6 +155,8 @@ class TransformersModel:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ConfigError(f"{checkpoint.directory}: cannot be loaded: {reason}") from error
         _check(report, checkpoint)
+        if checkpoint.adapter is not None:
+            checkpoint.adapter.apply(network, names_of_today)
         if hasattr(network.model, "visual"):
             del network.model.visual  # nothing is looked at
         return cls(network)

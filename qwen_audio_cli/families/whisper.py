@@ -21,6 +21,7 @@ from ..audio.features import HOP, log_mel
 from ..engine.request import Dialogue, Generate, Generated, Score, Scored
 from ..errors import ConfigError, UsageError
 from ..languages import LANGUAGES, UNSPACED
+from .adapter import Adapter
 from .base import ClipAnswer, Job, Subject, TimedWord
 from .checkpoint import Checkpoint
 from .quality import FINISH_FLAGS, compression_ratio
@@ -53,19 +54,26 @@ class Whisper:
     name = "whisper"
     colleague = None
 
-    def __init__(self, directory: Path, label: str, *, full_window: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        label: str,
+        *,
+        full_window: bool = False,
+        adapter: Adapter | None = None,
+    ) -> None:
         """Read the vocabulary; `load` gives the network.
 
         With `full_window` every clip is encoded as a whole window (30 s for all published
         checkpoints), as the reference does; without, at its own length, which is several times
         faster. Raises ModelError or ConfigError.
         """
-        self._checkpoint = Checkpoint(directory)
+        self._checkpoint = Checkpoint(directory, adapter)
         encoder, decoder = geometry(self._checkpoint)
         self._facts = facts(self._checkpoint, decoder)
         self._mels, self._window = encoder.mels, 2 * encoder.positions * HOP
         self.window = self._window / SAMPLE_RATE
-        self.label = f"{label}@{self._checkpoint.revision}"
+        self.label = self._checkpoint.title(label)
         self._full_window = full_window
         self._longest = decoder.positions // 2
         self._tokenizer = WhisperTokenizer.read(directory)

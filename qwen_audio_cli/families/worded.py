@@ -19,10 +19,12 @@ from torch import Tensor
 from ..audio import SAMPLE_RATE
 from ..engine.request import Dialogue, Generate, Generated, Score, Scored
 from ..errors import ConfigError
+from ..languages import resolve
 from ..prompts import language_name
 from ..tags import UNKNOWN
 from ..tasks import Parser
-from .base import ClipAnswer, Family, Job, Subject, TooLong
+from .adapter import Adapter
+from .base import ClipAnswer, Family, Job, Lesson, Subject, TooLong
 from .chat_tokenizer import ChatTokenizer
 from .chatml import END
 from .checkpoint import Checkpoint
@@ -62,18 +64,24 @@ class Worded(ABC):
     """What a label ends with where it is the whole answer."""
     colleague: Family | None = None
 
-    def __init__(self, directory: Path, label: str, audio_tokens: Sequence[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        label: str,
+        audio_tokens: Sequence[str],
+        adapter: Adapter | None = None,
+    ) -> None:
         """Read configuration and vocabulary; `load` gives the network.
 
         `audio_tokens` begin a span of audio, stand for a row of it, and end it. Raises ModelError
         or ConfigError.
         """
-        self._checkpoint = Checkpoint(directory)
+        self._checkpoint = Checkpoint(directory, adapter)
         self.tokenizer = ChatTokenizer.read(directory)
         self._span = self.tokenizer.require(*audio_tokens)
         self._stops = self.tokenizer.require(END, "<|endoftext|>")
         (self._end,) = self.tokenizer.require(self.end)
-        self.label = f"{label}@{self._checkpoint.revision}"
+        self.label = self._checkpoint.title(label)
         self.model: TransformersModel
 
     @property
@@ -111,6 +119,16 @@ class Worded(ABC):
         said = yield self._generate(job, prompt, subject)
         assert isinstance(said, Generated)
         return self._read(job, said, subject, language)
+
+    def lesson(self, job: Job, subject: Subject, target: str) -> Lesson:
+        """The prompt of the job, and the target as the whole answer."""
+        answer = language_name(resolve(target)) if job.task.name == "language" else target
+        return self._lesson(self._prompt(job, subject), self.tokenizer.encode(answer))
+
+    def _lesson(self, prompt: list[int], answer: list[int]) -> Lesson:
+        lesson = Lesson(prompt, [*answer, self._end])
+        self._fit(len(prompt), len(lesson.answer))
+        return lesson
 
     @abstractmethod
     def _prompt(self, job: Job, subject: Subject) -> list[int]:

@@ -1,0 +1,1 @@
+"""Training: from recordings and what is to be written of them to weights."""

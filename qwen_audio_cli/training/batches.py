@@ -1,0 +1,157 @@
+"""From a manifest's items to batches of lessons: which come together, and how they are read.
+
+What is in a batch, and in which order, depends on items, seed and epoch alone, never on how fast a
+thread was.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import soundfile
+from torch import Tensor
+
+from ..audio import SAMPLE_RATE
+from ..audio.decode import Audio
+from ..audio.segment import uncut
+from ..audio.sources import Source
+from ..errors import UsageError
+from ..families.base import Job, Lesson, Subject, Teachable, TooLong
+from .augment import spec_augment
+from .manifest import Item
+
+BUCKET = 64
+"""Batches whose items are sorted by length together, so that those of one are alike."""
+
+AHEAD = 2
+"""Batches that are read before they are needed."""
+
+Batch = tuple[int, ...]
+"""Places of items."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """An item as the network takes it: `features` [mels, frames], and what is to be written."""
+
+    item: Item
+    features: Tensor
+    lesson: Lesson
+
+
+class Lessons:
+    """The items of one split, verified for a family whose network is loaded."""
+
+    def __init__(
+        self, family: Teachable, items: Sequence[Item], seed: int, *, augment: bool = False
+    ) -> None:
+        """Count each item's rows. Raises UsageError naming the item that cannot be learned.
+
+        Its audio is not decoded for it where its length is known otherwise; `augment` masks parts
+        of what is heard.
+        """
+        self.items = items
+        self._family, self._seed, self._augment = family, seed, augment
+        self._rows: list[int] = []
+        for item in items:
+            lesson = self._lesson(item, item.job(), item.seconds or _seconds(item))
+            self._rows.append(len(lesson.prompt) + len(lesson.answer))
+
+    @property
+    def rows(self) -> int:
+        """Rows of all lessons together."""
+        return sum(self._rows)
+
+    def plan(self, budget: int, epoch: int | None) -> list[Batch]:
+        """All items, in batches of at most `budget` rows; an item that has more is alone.
+
+        Shuffled anew in each epoch; sorted by length where there is none.
+        """
+        order = list(range(len(self.items)))
+        draw = random.Random(f"{self._seed} {epoch}")
+        if epoch is not None:
+            draw.shuffle(order)
+        batches: list[Batch] = []
+        for pool in _cut(order, self._rows, budget * (BUCKET if epoch is not None else len(order))):
+            batches += _cut(sorted(pool, key=self._rows.__getitem__), self._rows, budget)
+        if epoch is not None:
+            draw.shuffle(batches)
+        return batches
+
+    def read(
+        self, batches: Iterable[tuple[int, Batch]], workers: int
+    ) -> Iterator[tuple[int, list[Example]]]:
+        """The examples of batches, each with its epoch, in this order.
+
+        They are read by `workers` threads. Raises InputError naming the recording that cannot be
+        heard.
+        """
+        waiting: deque[tuple[int, list[Future[Example]]]] = deque()
+        with ThreadPoolExecutor(workers, thread_name_prefix="lessons") as pool:
+            try:
+                for epoch, batch in batches:
+                    waiting.append((epoch, [pool.submit(self._read, p, epoch) for p in batch]))
+                    if len(waiting) > AHEAD:
+                        yield _gathered(waiting.popleft())
+                while waiting:
+                    yield _gathered(waiting.popleft())
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _read(self, place: int, epoch: int) -> Example:
+        item = self.items[place]
+        clip = uncut(_audio(item), self._family.window)
+        features = self._family.features(clip.samples)
+        if self._augment:
+            features = spec_augment(features, f"{self._seed} {epoch} {place}")
+        return Example(item, features, self._lesson(item, item.job(), clip.duration))
+
+    def _lesson(self, item: Item, job: Job, seconds: float) -> Lesson:
+        window = self._family.window
+        if seconds > window + 1 / SAMPLE_RATE:
+            raise UsageError(
+                f"{item.audio}: {self._family.name} hears {window:g} s at once, and not all of the "
+                f"{seconds:.2f} s that the target is about: cut it into several items"
+            )
+        try:
+            return self._family.lesson(job, Subject((seconds,)), item.target)
+        except (UsageError, TooLong) as error:
+            raise UsageError(f"{item.audio}: {error}") from error
+
+
+def _gathered(waiting: tuple[int, list[Future[Example]]]) -> tuple[int, list[Example]]:
+    epoch, examples = waiting
+    return epoch, [example.result() for example in examples]
+
+
+def _cut(order: Sequence[int], rows: Sequence[int], budget: int) -> Iterator[Batch]:
+    """Parts of an order of at most `budget` rows each, one place at least."""
+    part: list[int] = []
+    held = 0
+    for place in order:
+        if part and held + rows[place] > budget:
+            yield tuple(part)
+            part, held = [], 0
+        part.append(place)
+        held += rows[place]
+    if part:
+        yield tuple(part)
+
+
+def _audio(item: Item) -> Audio:
+    return Audio(Source(str(item.audio), item.audio))
+
+
+def _seconds(item: Item) -> float:
+    """The length of a recording: by its header or, of what has none, by decoding it."""
+    try:
+        return float(soundfile.info(item.audio).duration)
+    except soundfile.SoundFileError:
+        audio = _audio(item)
+        for _ in audio:
+            pass
+        return audio.samples / SAMPLE_RATE

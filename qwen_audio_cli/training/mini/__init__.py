@@ -1,0 +1,1 @@
+"""Building mini's checkpoint, before it is trained."""

