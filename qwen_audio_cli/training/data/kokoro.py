@@ -48,7 +48,8 @@ class Speech:
 
     The times are from the durations, in frames of 25 ms, that the model made its audio from. The
     audio runs ahead of them by two frames, and a last sound takes in the silence after it; both are
-    put right. Borders between words are good to some 50 ms, those at pauses to 10 ms.
+    put right. Borders between words are good to some 50 ms, those at pauses to 10 ms; that is an
+    estimate, from Whisper's times and from sibilants.
     """
 
     samples: NDArray[np.float32]
