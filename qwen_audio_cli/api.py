@@ -229,7 +229,7 @@ class Qwa:
             for query in queries
         ]
         name = self.model or default_for(*tasks)
-        _prepare_torch(deterministic=self.deterministic)
+        prepare_torch(deterministic=self.deterministic)
         family = self._family(name, queries)
         _require_all(family.name, tasks)
         plans = tuple(map(_task_plan, queries, hashes))
@@ -319,7 +319,7 @@ def _on_device(qwa: Qwa, queries: Sequence[Query], device: str) -> Answering:
     return replace(qwa, device=device)._verify(queries)
 
 
-def _prepare_torch(*, deterministic: bool) -> None:
+def prepare_torch(*, deterministic: bool = False) -> None:
     """Set what PyTorch reads from the environment when it is imported; the user's own stands."""
     for name, value in {**ENVIRONMENT, **(EXACT_ENVIRONMENT if deterministic else {})}.items():
         os.environ.setdefault(name, value)

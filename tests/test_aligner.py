@@ -421,6 +421,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, change: Any, reas
 
 def test_a_tokenizer_without_marks_is_refused(tmp_path: Path) -> None:
     directory = tiny_transformers.qwen3_aligner(tmp_path / "model")
-    tiny_tokenizers.write(directory, tiny_tokenizers.ADDED_2, whole=True)
-    with pytest.raises(ConfigError, match="<timestamp>"):
+    added = tuple(t if t != "<timestamp>" else "<|box_1|>" for t in tiny_tokenizers.ADDED_3)
+    tiny_tokenizers.write(directory, added, whole=True)
+    with pytest.raises(ConfigError, match=f"{directory}: .*<timestamp>"):
         Qwen3Aligner(directory, "aligner")

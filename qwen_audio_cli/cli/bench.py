@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
@@ -12,7 +11,7 @@ import orjson
 import typer
 from typer import Option
 
-from ..api import ENVIRONMENT, Qwa
+from ..api import Qwa, prepare_torch
 from ..audio.sources import Source, expand_sources
 from ..errors import NoInputError
 from ..exits import Exit
@@ -50,8 +49,7 @@ def bench(
     """
     configure(verbose=verbose)
     found = _expand(sources, recursive) if sources else None
-    for name, value in ENVIRONMENT.items():  # before torch is imported
-        os.environ.setdefault(name, value)
+    prepare_torch()
     from ..bench.run import bench as measure
 
     qwa = Qwa(model=model, device=device, dtype=dtype, batch=batch, workers=workers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,9 @@ import orjson
 import typer
 from typer import Option
 
-from ..api import ENVIRONMENT
+from ..api import prepare_torch
 from ..errors import OutputError, UsageError
+from ..training.recipe import Recipe
 from .console import LOG, configure
 from .options import as_in_runs, expand
 
@@ -24,23 +24,25 @@ class RecipeOptions:
 
     full: Annotated[
         bool, Option("--full", help="Train all weights of the decoder, and write a whole model.")
-    ] = False
+    ] = Recipe.full
     train_encoder: Annotated[
         bool, Option("--train-encoder", help="With --full: the audio encoder, too.")
-    ] = False
-    rank: Annotated[int, Option("--rank", metavar="COUNT", help="Rank of the adapters.")] = 16
+    ] = Recipe.train_encoder
+    rank: Annotated[int, Option("--rank", metavar="COUNT", help="Rank of the adapters.")] = (
+        Recipe.rank
+    )
     alpha: Annotated[
         int, Option("--alpha", metavar="NUMBER", help="Scale of the adapters, times their rank.")
-    ] = 32
+    ] = Recipe.alpha
     dropout: Annotated[
         float, Option("--dropout", metavar="SHARE", help="What adapters drop out in training.")
-    ] = 0.0
+    ] = Recipe.dropout
     epochs: Annotated[
         float, Option("--epochs", metavar="NUMBER", help="How often each item is heard.")
-    ] = 3.0
+    ] = Recipe.epochs
     steps: Annotated[
         int | None, Option("--steps", metavar="COUNT", help="Steps in all, in place of --epochs.")
-    ] = None
+    ] = Recipe.steps
     rows: Annotated[
         int,
         Option(
@@ -48,10 +50,10 @@ class RecipeOptions:
             metavar="COUNT",
             help="Tokens and rows of audio (13 or 25 a second) that are computed at once.",
         ),
-    ] = 2048
+    ] = Recipe.rows
     accumulate: Annotated[
         int, Option("--accumulate", metavar="COUNT", help="Batches of --rows that make a step.")
-    ] = 1
+    ] = Recipe.accumulate
     rate: Annotated[
         float | None,
         Option(
@@ -59,19 +61,19 @@ class RecipeOptions:
             metavar="NUMBER",
             help="The highest learning rate; 1e-4, or 1e-5 with --full, if not given.",
         ),
-    ] = None
+    ] = Recipe.rate
     warmup: Annotated[
         float, Option("--warmup", metavar="SHARE", help="Part of the steps before the highest.")
-    ] = 0.05
+    ] = Recipe.warmup
     weight_decay: Annotated[
         float, Option("--weight-decay", metavar="NUMBER", help="Weight decay of AdamW.")
-    ] = 0.01
+    ] = Recipe.weight_decay
     clip: Annotated[
         float, Option("--clip", metavar="NUMBER", help="The longest gradient that is followed.")
-    ] = 1.0
+    ] = Recipe.clip
     augment: Annotated[
         bool, Option("--augment", help="Mask parts of what is heard (SpecAugment).")
-    ] = False
+    ] = Recipe.augment
     evaluate_every: Annotated[
         int,
         Option(
@@ -79,10 +81,10 @@ class RecipeOptions:
             metavar="STEPS",
             help="How often the dev split is heard and the state of the run is saved.",
         ),
-    ] = 100
+    ] = Recipe.evaluate_every
     seed: Annotated[
         int, Option("--seed", metavar="NUMBER", help="Seed of order, adapters and masks.")
-    ] = 0
+    ] = Recipe.seed
 
 
 @expand
@@ -121,10 +123,8 @@ def train(
     what --resume goes on from. Standard output gets one line of JSON at the end.
     """
     configure(quiet=quiet, verbose=verbose)
-    for name, value in ENVIRONMENT.items():  # before torch is imported
-        os.environ.setdefault(name, value)
+    prepare_torch()
     from ..models import Wanted
-    from ..training.recipe import Recipe
     from ..training.run import prepare
 
     choices = Recipe(**{field.name: getattr(recipe, field.name) for field in fields(recipe)})

@@ -108,6 +108,15 @@ class ClipAnswer:
     flags: frozenset[str] = field(default_factory=frozenset)
 
 
+def require_room(name: str, positions: int, prompt: int, answer: int) -> None:
+    """Raise TooLong where a model of so many `positions` cannot hold prompt and answer together."""
+    if prompt + answer > positions:
+        raise TooLong(
+            f"{name} takes {positions} tokens at most: a prompt of {prompt} "
+            f"leaves no room for an answer of {answer}"
+        )
+
+
 class Family(Protocol):
     """One loaded checkpoint of one architecture."""
 

@@ -22,6 +22,7 @@ class ChatTokenizer:
     def __init__(self, bpe: Tokenizer, special: Mapping[str, int]) -> None:
         """`bpe` knows no added token."""
         self._bpe = bpe
+        self._where = ""  # what messages begin with
         self.special = dict(special)
         self._spellings = {id: token for token, id in special.items()}
 
@@ -32,7 +33,9 @@ class ChatTokenizer:
         Raises ConfigError where they are missing, damaged or no tokenizer's.
         """
         try:
-            return cls._read(directory)
+            tokenizer = cls._read(directory)
+            tokenizer._where = f"{directory}: "
+            return tokenizer
         except ConfigError:
             raise
         except Exception as error:  # tokenizers raises Exception itself
@@ -67,7 +70,7 @@ class ChatTokenizer:
     def require(self, *tokens: str) -> tuple[int, ...]:
         """The ids of added tokens. Raises ConfigError where there is none."""
         if missing := [token for token in tokens if token not in self.special]:
-            raise ConfigError(f"the tokenizer has no {', '.join(missing)}")
+            raise ConfigError(f"{self._where}the tokenizer has no {', '.join(missing)}")
         return tuple(self.special[token] for token in tokens)
 
     def encode(self, text: str) -> list[int]:

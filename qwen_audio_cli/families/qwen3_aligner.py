@@ -11,24 +11,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from ..audio import SAMPLE_RATE
 from ..engine.request import Classified, Classify, Dialogue
 from ..errors import ConfigError, UsageError
 from ..languages import LANGUAGES
 from .adapter import Adapter
 from .ascending import ascending
-from .base import ClipAnswer, Family, Job, Refused, Subject, TimedWord, TooLong
-from .chat_tokenizer import ChatTokenizer
-from .checkpoint import Checkpoint
+from .base import ClipAnswer, Job, Refused, Subject, TimedWord, TooLong
+from .library import LibraryFamily
 from .spoken_words import SpokenWord, spoken_words
 
 if TYPE_CHECKING:
-    from .transformers_model import TransformersModel
+    pass
 
 ALIGNED = ("zh", "en", "yue", "fr", "de", "it", "ja", "ko", "pt", "ru", "es")
 """The languages whose words it finds."""
@@ -37,44 +31,23 @@ MILLISECONDS = 80
 """From one class to the next, where the checkpoint does not say."""
 
 
-class Qwen3Aligner:
+class Qwen3Aligner(LibraryFamily):
     """A Qwen3-ForcedAligner checkpoint; `label` is what records call it."""
 
     name = "qwen3-forced-aligner"
     window = 180.0
-    colleague: Family | None = None
 
     def __init__(self, directory: Path, label: str, adapter: Adapter | None = None) -> None:
         """Read configuration and vocabulary; `load` gives the network.
 
         Raises ModelError or ConfigError.
         """
-        self._checkpoint = Checkpoint(directory, adapter)
-        self._tokenizer = ChatTokenizer.read(directory)
-        self._begin, self._pad, self._end, self._mark = self._tokenizer.require(
-            "<|audio_start|>", "<|audio_pad|>", "<|audio_end|>", "<timestamp>"
-        )
+        tokens = ("<|audio_start|>", "<|audio_pad|>", "<|audio_end|>")
+        super().__init__(directory, label, tokens, adapter)
+        (self._mark,) = self.tokenizer.require("<timestamp>")
         self._milliseconds = self._checkpoint.config.get("timestamp_segment_time", MILLISECONDS)
         if not isinstance(self._milliseconds, (int, float)):
             raise ConfigError(f"{directory}: timestamp_segment_time is no number")
-        self.label = self._checkpoint.title(label)
-        self.model: TransformersModel
-
-    @property
-    def parameters(self) -> int:
-        """How many weights `load` loads."""
-        return self._checkpoint.count()
-
-    def load(self, dtype: torch.dtype, device: torch.device, device_map: str | None = None) -> None:
-        """Load the network. Raises ConfigError where the weights do not fit."""
-        from .transformers_model import TransformersModel
-
-        self.model = TransformersModel.load(self._checkpoint, dtype, device, device_map)
-        if self.model.audio_token != self._pad:
-            raise ConfigError(
-                f"{self._checkpoint.directory}: audio is token {self._pad} of the tokenizer, "
-                f"and {self.model.audio_token} of the configuration"
-            )
 
     def check(self, job: Job) -> None:
         """Raise UsageError for another task, and for a language that it does not align."""
@@ -85,10 +58,6 @@ class Qwen3Aligner:
         """Raise UsageError for a language, by code, that it does not align; None may be any."""
         if (reason := self._refusal(language)) is not None:
             raise UsageError(reason)
-
-    def features(self, samples: NDArray[np.float32]) -> Tensor:
-        """Log-mel features [mels, frames] of a clip: those of Qwen3-ASR."""
-        return self.model.features(samples)
 
     def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
         """The times of the words that the user says are spoken."""
@@ -108,15 +77,14 @@ class Qwen3Aligner:
         """
         if (reason := self._refusal(language)) is not None:
             raise Refused(reason)
-        samples = round(seconds * SAMPLE_RATE)
-        if samples > self.window * SAMPLE_RATE:
+        if round(seconds * SAMPLE_RATE) > self.window * SAMPLE_RATE:
             raise TooLong(
                 f"{self.name} aligns {self.window:g} s at most, and the clip has {seconds:.1f} s"
             )
         words = spoken_words(text, language)
         if not words:
             return ()
-        prompt = self._prompt(words, samples)
+        prompt = self._prompt(words, seconds)
         if len(prompt) > self.model.positions:
             raise TooLong(
                 f"{self.name} takes {self.model.positions} tokens at most: "
@@ -127,11 +95,10 @@ class Qwen3Aligner:
         assert isinstance(found, Classified)
         return tuple(self._timed(words, found, seconds))
 
-    def _prompt(self, words: list[SpokenWord], samples: int) -> list[int]:
-        rows = self.model.audio_rows(self.model.frames(samples))
-        prompt = [self._begin, *[self._pad] * rows, self._end]
+    def _prompt(self, words: list[SpokenWord], seconds: float) -> list[int]:
+        prompt = self._audio(seconds)
         for word in words:
-            prompt += [*self._tokenizer.encode(word.spoken), self._mark, self._mark]
+            prompt += [*self.tokenizer.encode(word.spoken), self._mark, self._mark]
         return prompt
 
     def _timed(self, words: list[SpokenWord], found: Classified, seconds: float) -> list[TimedWord]:

@@ -25,7 +25,7 @@ from ..languages import resolve
 from ..tags import UNKNOWN, TagSequence
 from ..tasks import Parser
 from .adapter import Adapter
-from .base import ClipAnswer, Job, Lesson, Subject, TooLong
+from .base import ClipAnswer, Job, Lesson, Subject, TooLong, require_room
 from .checkpoint import Checkpoint
 from .encoder import EncoderConfig
 from .quality import FINISH_FLAGS, compression_ratio
@@ -262,11 +262,7 @@ class QwenAudio:
 
         Past its `seq_length` the original counts otherwise (dynamic NTK, log-n scaling).
         """
-        if len(prompt) + answer > self._positions:
-            raise TooLong(
-                f"{self.name} takes {self._positions} tokens at most: a prompt of {len(prompt)} "
-                f"leaves no room for an answer of {answer}"
-            )
+        require_room(self.name, self._positions, len(prompt), answer)
 
     def _longest(self, job: Job) -> int:
         if job.longest is not None:

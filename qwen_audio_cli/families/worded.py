@@ -11,29 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from ..audio import SAMPLE_RATE
 from ..engine.request import Dialogue, Generate, Generated, Score, Scored
-from ..errors import ConfigError
 from ..languages import resolve
 from ..prompts import language_name
 from ..tags import UNKNOWN
 from ..tasks import Parser
 from .adapter import Adapter
-from .base import ClipAnswer, Family, Job, Lesson, Subject, TooLong
-from .chat_tokenizer import ChatTokenizer
+from .base import ClipAnswer, Job, Lesson, Subject, require_room
 from .chatml import END
-from .checkpoint import Checkpoint
+from .library import LibraryFamily
 from .quality import FINISH_FLAGS, compression_ratio
 from .shares import shares
 from .spans import read_spans
 
 if TYPE_CHECKING:
-    from .transformers_model import TransformersModel
+    pass
 
 LONGEST = 256
 """Tokens of a transcript or a translation at most, of a clip of 30 s or less."""
@@ -44,25 +36,19 @@ TOKENS_PER_SECOND = 16
 LONGEST_REPLY = 512
 """Tokens of a caption or a reply at most."""
 
-SPEAKING = ("talker.", "token2wav.", "code2wav.")
-"""How the names of weights begin by which an Omni model speaks: they are not loaded."""
-
 LONGEST_ANALYSIS = 64
 """Tokens of any other answer in free text at most."""
 
 
-class Worded(ABC):
-    """A checkpoint that transformers has the network of; `label` is what records call it.
+class Worded(LibraryFamily, ABC):
+    """A checkpoint that is told in words what to do.
 
     Greedy unless a temperature is asked for, and without repetition penalty, whatever the
     checkpoint's `generation_config.json` says.
     """
 
-    name: str
-    window: float
     end = END
     """What a label ends with where it is the whole answer."""
-    colleague: Family | None = None
 
     def __init__(
         self,
@@ -71,38 +57,9 @@ class Worded(ABC):
         audio_tokens: Sequence[str],
         adapter: Adapter | None = None,
     ) -> None:
-        """Read configuration and vocabulary; `load` gives the network.
-
-        `audio_tokens` begin a span of audio, stand for a row of it, and end it. Raises ModelError
-        or ConfigError.
-        """
-        self._checkpoint = Checkpoint(directory, adapter)
-        self.tokenizer = ChatTokenizer.read(directory)
-        self._span = self.tokenizer.require(*audio_tokens)
+        super().__init__(directory, label, audio_tokens, adapter)
         self._stops = self.tokenizer.require(END, "<|endoftext|>")
         (self._end,) = self.tokenizer.require(self.end)
-        self.label = self._checkpoint.title(label)
-        self.model: TransformersModel
-
-    @property
-    def parameters(self) -> int:
-        """How many weights `load` loads."""
-        return self._checkpoint.count(lambda name: not name.startswith(SPEAKING))
-
-    def load(self, dtype: torch.dtype, device: torch.device, device_map: str | None = None) -> None:
-        """Load the network. Raises ConfigError where the weights do not fit."""
-        from .transformers_model import TransformersModel
-
-        self.model = TransformersModel.load(self._checkpoint, dtype, device, device_map)
-        if self.model.audio_token != self._span[1]:
-            raise ConfigError(
-                f"{self._checkpoint.directory}: audio is token {self._span[1]} of the tokenizer, "
-                f"and {self.model.audio_token} of the configuration"
-            )
-
-    def features(self, samples: NDArray[np.float32]) -> Tensor:
-        """Log-mel features [mels, frames] of a clip."""
-        return self.model.features(samples)
 
     def check(self, job: Job) -> None:
         """Raise UsageError for what this checkpoint cannot do."""
@@ -134,12 +91,6 @@ class Worded(ABC):
     def _prompt(self, job: Job, subject: Subject) -> list[int]:
         """The prompt of a job about a subject's clips. Raises UsageError for what has no words."""
 
-    def _audio(self, seconds: float) -> list[int]:
-        """The ids that a clip takes in a prompt."""
-        begin, pad, end = self._span
-        frames = self.model.frames(round(min(seconds, self.window) * SAMPLE_RATE))
-        return [begin, *[pad] * self.model.audio_rows(frames), end]
-
     def _continuations(self, job: Job) -> list[list[int]]:
         """The ids of each label as the whole answer."""
         naming = job.task.name == "language"
@@ -169,11 +120,7 @@ class Worded(ABC):
 
     def _fit(self, prompt: int, answer: int) -> None:
         """Raise TooLong where prompt and answer have no room together."""
-        if prompt + answer > self.model.positions:
-            raise TooLong(
-                f"{self.name} takes {self.model.positions} tokens at most: a prompt of {prompt} "
-                f"leaves no room for an answer of {answer}"
-            )
+        require_room(self.name, self.model.positions, prompt, answer)
 
     def _labelled(self, job: Job, scored: object, language: str | None) -> ClipAnswer:
         assert isinstance(scored, Scored)

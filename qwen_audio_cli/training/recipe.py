@@ -11,7 +11,7 @@ from ..errors import UsageError
 MOST_RANK = 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What a run does; two runs of one recipe on one manifest give the same weights.
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from ..errors import OutputWriteError, UsageError
 from ..families.base import Teachable
-from ..layout import CONFIG, SINGLE, small_names
+from ..layout import SINGLE, small_names
 from . import lora
 from .files import write_tensors
 from .network import Anatomy, anatomy
@@ -97,7 +97,8 @@ class Trainee:
 
     def _save_whole(self, directory: Path) -> None:
         network = self.anatomy.network
-        small = [name for name in small_names(_names(self.base.directory)) if "index" not in name]
+        names = [path.name for path in self.base.directory.iterdir()]
+        small = [name for name in small_names(names) if not name.endswith(".index.json")]
         try:
             for name in small:
                 shutil.copyfile(self.base.directory / name, directory / name)
@@ -124,9 +125,3 @@ def _digest(weights: Mapping[str, Tensor]) -> str:
         values = weights[name].detach().cpu().flatten().contiguous()
         whole.update(values.view(torch.uint8).numpy().data)
     return whole.hexdigest()[:12]
-
-
-def _names(directory: Path) -> list[str]:
-    names = [path.name for path in directory.iterdir()]
-    assert CONFIG in names
-    return names
