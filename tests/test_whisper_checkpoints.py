@@ -23,8 +23,10 @@ from qwen_audio_cli.engine.scheduler import Budget
 from qwen_audio_cli.engine.work import Work
 from qwen_audio_cli.errors import ConfigError, UsageError
 from qwen_audio_cli.families.base import ClipAnswer, Job, Subject
+from qwen_audio_cli.families.registry import open_checkpoint
 from qwen_audio_cli.families.whisper import Whisper
 from qwen_audio_cli.families.whisper_tokenizer import WhisperTokenizer
+from qwen_audio_cli.layout import WEIGHTS
 from qwen_audio_cli.tasks import find
 
 pytest.importorskip("transformers", reason="transformers, the reference, is not installed")
@@ -372,3 +374,13 @@ def test_words_added_to_the_vocabulary_are_text(tmp_path: Path) -> None:
     hello = [words.pieces["Hello"], 51_865, words.tags["<|en|>"], 51_866, 60_000]
     assert read.decode(hello) == "Helloɓɛrɛ"
     assert read.tag("ff") == 51_866
+
+
+def test_a_network_without_its_head_is_known_by_its_architecture(tmp_path: Path) -> None:
+    """As `WhisperModel` saves it: the embedded checkpoint under that name."""
+    for path in (WEIGHTS / "whisper-base").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["WhisperModel"]}))
+    assert open_checkpoint(tmp_path, "bare").name == "whisper"
