@@ -36,14 +36,18 @@ class Merged:
     language: str | None
     segments: tuple[Segment, ...] | None
     labels: tuple[Label, ...] | None
+    confidence: float | None
     flags: frozenset[str]
 
 
-def merge(parts: Sequence[ClipPart], *, scored: bool, choice: Choice) -> Merged:
+def merge(
+    parts: Sequence[ClipPart], *, scored: bool, choice: Choice, spoken: bool = False
+) -> Merged:
     """One source's answer from those about its clips; without any, nothing was heard.
 
     Texts are joined in order. The language is the one heard longest. A label's probability is the
-    mean over the clips, weighted by their lengths.
+    mean over the clips, weighted by their lengths. The confidence is that of the best label, or the
+    mean over the clips: by their words where they write down what is `spoken`, or else by length.
     """
     parts = sorted(parts, key=lambda part: part.start)
     language = _language(parts)
@@ -54,7 +58,9 @@ def merge(parts: Sequence[ClipPart], *, scored: bool, choice: Choice) -> Merged:
             flags.add("no_speech")
         elif not labels:
             flags.add("abstained")
-        return Merged(None, language, None, labels, frozenset(flags))
+        confident = labels and all(part.answer.confidence is not None for part in parts)
+        confidence = labels[0].probability if confident else None
+        return Merged(None, language, None, labels, confidence, frozenset(flags))
     between = "" if language in UNSPACED else " "
     text = between.join(part.answer.text for part in parts if part.answer.text)
     if parts and text:  # some of it was speech
@@ -62,7 +68,8 @@ def merge(parts: Sequence[ClipPart], *, scored: bool, choice: Choice) -> Merged:
     elif not parts:
         flags.add("no_speech")
     segments = tuple(_segment(part) for part in parts)
-    return Merged(text, language, segments, None, frozenset(flags))
+    confidence = _confidence(parts, by_words=spoken)
+    return Merged(text, language, segments, None, confidence, frozenset(flags))
 
 
 def _language(parts: Iterable[ClipPart]) -> str | None:
@@ -81,6 +88,25 @@ def _labels(parts: Sequence[ClipPart], choice: Choice) -> tuple[Label, ...]:
             mean[label] += probability * (part.end - part.start) / total
     ranked = sorted(mean.items(), key=lambda item: -item[1])[: choice.top_k]
     return tuple(Label(name, p) for name, p in ranked if p >= choice.threshold)
+
+
+def _confidence(parts: Sequence[ClipPart], *, by_words: bool) -> float | None:
+    """The mean over the clips; None where one has none, or there are none."""
+    seconds = [part.end - part.start for part in parts]
+    words = [_words(part.answer) for part in parts]
+    weights = words if by_words and any(words) else seconds
+    total = 0.0
+    for part, weight in zip(parts, weights, strict=True):
+        if part.answer.confidence is None:
+            return None
+        total += part.answer.confidence * weight
+    return total / sum(weights) if parts else None
+
+
+def _words(answer: ClipAnswer) -> float:
+    """How many words an answer has, or characters in a script without spaces."""
+    text = answer.text or ""
+    return len(text if answer.language in UNSPACED else text.split())
 
 
 def _segment(part: ClipPart) -> Segment:

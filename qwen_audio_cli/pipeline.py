@@ -191,7 +191,12 @@ class _Desk:
         if (error := progress.errors.get(number)) is not None:
             return task.error_record(identifier, source, error)
         parts = progress.parts.get(number, [])
-        merged = merge(parts, scored=bool(task.job.labels), choice=task.choice)
+        merged = merge(
+            parts,
+            scored=bool(task.job.labels),
+            choice=task.choice,
+            spoken=task.job.tags.phase == "startoftranscript",
+        )
         # Of all tasks together: their answers share the steps of the model.
         generate = time.perf_counter() - progress.begun if parts else None
         return Record(
@@ -207,6 +212,7 @@ class _Desk:
             duration=ended.duration,
             segments=merged.segments,
             labels=merged.labels,
+            confidence=merged.confidence,
             flags=merged.flags | ({"clipping"} if ended.clipping > CLIPPING else frozenset()),
             timing=Timing(decode=ended.decode_seconds, generate=generate),
         )

@@ -149,7 +149,10 @@ class Record:
 
     `files` are the names of all clips that a request about several adds: in a conversation those
     of this turn, where `file` is the first of the whole. `duration` is that of all its clips.
-    `question` is what an `ask` asked. At least one of `text`, `segments` and `labels` is there.
+    `question` is what an `ask` asked. `confidence` is the calibrated probability that the answer is
+    right, of a transcript the share of its words that are. At least one of `text`, `segments` and
+    `labels` is there.
+
     Raises ValueError for what the schema does not allow.
     """
 
@@ -165,6 +168,7 @@ class Record:
     duration: float | None = None
     segments: tuple[Segment, ...] | None = None
     labels: tuple[Label, ...] | None = None
+    confidence: float | None = None
     flags: frozenset[str] = frozenset()
     timing: Timing | None = None
 
@@ -176,6 +180,7 @@ class Record:
         if self.language is not None:
             _check_form("language", self.language, LANGUAGE_PATTERN)
         _seconds("duration", self.duration)
+        _probability("confidence", self.confidence)
         if self.text is None and self.segments is None and self.labels is None:
             raise ValueError("a record needs text, segments or labels")
         if unknown := sorted(self.flags - FLAGS.keys()):
@@ -197,6 +202,7 @@ class Record:
             duration=_seconds("duration", self.duration),
             segments=None if segments is None else [segment.as_dict() for segment in segments],
             labels=None if labels is None else [label.as_dict() for label in labels],
+            confidence=_probability("confidence", self.confidence),
             flags=[flag for flag in FLAGS if flag in self.flags],
             model=_text(self.model),
             options=self.options,

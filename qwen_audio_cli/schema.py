@@ -93,6 +93,11 @@ _RECORD = _object(
         "duration": {**_SECONDS, "description": "seconds, three decimals; of all clips together"},
         "segments": _list("segment"),
         "labels": _list("label"),
+        "confidence": {
+            **_PROBABILITY,
+            "description": "how likely the answer is right, of a transcript the share of its words "
+            "that are; there where the model is calibrated",
+        },
         "flags": {"type": "array", "items": _FLAG, "uniqueItems": True},
         "model": {**_NAME, "description": "name@revision"},
         "options": {**_pattern(OPTIONS_PATTERN), "description": "hash of the options"},

@@ -20,6 +20,7 @@ from qwen_audio_cli.training.loop import Training
 from qwen_audio_cli.training.manifest import Item, write
 from qwen_audio_cli.training.recipe import Recipe
 from qwen_audio_cli.training.run import prepare
+from qwen_audio_cli.training.trainee import Trainee
 
 FAMILIES = ("qwen_audio", "qwen2_audio", "qwen25_omni", "qwen3_omni", "qwen3_asr", "mini")
 TRANSFORMERS = ("qwen2_audio", "qwen25_omni", "qwen3_omni", "qwen3_asr")
@@ -68,7 +69,7 @@ def training(
     *,
     workers: int = 2,
     tell: Callable[[str], None] = lambda line: None,
-) -> Training:
+) -> Training[Trainee]:
     """A run of `qwa train` in this process; `output` is created."""
     output.mkdir()
     manifest = output.parent / f"{output.name}.jsonl"

@@ -69,3 +69,46 @@ def test_probabilities_are_averaged_by_length_then_chosen() -> None:
     assert len(merge(parts, scored=True, choice=Choice(top_k=1)).labels or ()) == 1
     unsure = merge(parts, scored=True, choice=Choice(threshold=0.8))
     assert unsure.labels == () and unsure.flags == {"abstained"}
+
+
+def test_the_confidence_of_a_transcript_counts_by_words() -> None:
+    parts = [
+        part(0, 10, text="one two three", language="en", confidence=0.9),
+        part(10, 11, text="four", language="en", confidence=0.5),
+        part(11, 30, text="", confidence=0.1),
+    ]
+    spoken = merge(parts, scored=False, choice=Choice(), spoken=True)
+    assert spoken.confidence == pytest.approx((3 * 0.9 + 0.5) / 4)
+    described = merge(parts, scored=False, choice=Choice())
+    assert described.confidence == pytest.approx((10 * 0.9 + 1 * 0.5 + 19 * 0.1) / 30)
+    silent = [part(0, 1, text="", confidence=0.4), part(1, 4, text="", confidence=0.8)]
+    merged = merge(silent, scored=False, choice=Choice(), spoken=True)
+    assert merged.confidence == pytest.approx(0.7)
+
+
+def test_scripts_without_spaces_count_by_characters() -> None:
+    parts = [
+        part(0, 1, text="今日は", language="ja", confidence=1.0),
+        part(1, 2, text="い", language="ja", confidence=0.0),
+    ]
+    merged = merge(parts, scored=False, choice=Choice(), spoken=True)
+    assert merged.confidence == pytest.approx(3 / 4)
+
+
+def test_the_confidence_of_labels_is_that_of_the_best() -> None:
+    parts = [
+        part(0, 30, labels=(("dog", 0.9), ("cat", 0.1)), confidence=0.9),
+        part(30, 40, labels=(("cat", 0.7), ("dog", 0.3)), confidence=0.7),
+    ]
+    merged = merge(parts, scored=True, choice=Choice())
+    assert merged.labels is not None and merged.confidence == merged.labels[0].probability
+    assert merge(parts, scored=True, choice=Choice(threshold=0.8)).confidence is None
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_there_is_no_confidence_where_a_clip_has_none(scored: bool) -> None:
+    sure = part(0, 1, text="a", labels=(("dog", 1.0),), confidence=0.9)
+    unsure = part(1, 2, text="a", labels=(("dog", 1.0),))
+    assert merge([sure], scored=scored, choice=Choice()).confidence is not None
+    for parts in ([sure, unsure], [unsure], []):
+        assert merge(parts, scored=scored, choice=Choice()).confidence is None

@@ -237,10 +237,11 @@ def test_a_row_that_is_a_token_is_spelled_as_it(tiny: Built) -> None:
     said = [300, 7, 260]
     rows = torch.stack([embedding[0], *(3 * embedding[id] for id in said), embedding[0]])
     with torch.inference_mode():
-        spelled = model.spelled(rows)
-    assert spelled.shape == (3, len(embedding) + 1)
-    assert spelled.argmax(-1).tolist() == said
-    torch.testing.assert_close(spelled.exp().sum(-1), torch.ones(3))
+        spelled = model.spelled(rows, range(len(embedding)))
+    assert spelled.path == said
+    assert spelled.logprobs.shape == (3, len(embedding) + 1)
+    assert spelled.logprobs.argmax(-1).tolist() == said
+    torch.testing.assert_close(spelled.logprobs.exp().sum(-1), torch.ones(3))
 
 
 def test_all_that_is_minis_own_learns_and_nothing_else(tiny: Built) -> None:
@@ -255,7 +256,7 @@ def test_all_that_is_minis_own_learns_and_nothing_else(tiny: Built) -> None:
     job = Job(task, task.tags(language="en", timestamps=True))
     lesson = family.lesson(job, Subject((2.0,)), "one<|0.81|>")
     (rows,) = model.encode(features[None], [features.shape[-1]])
-    spelled = model.spelled(rows)
+    spelled = model.ctc(rows[1:-1], model.decoder.wte.weight)
     targets = torch.tensor([family.tokenizer.encode("one")])
     heard = ctc_loss(
         spelled[:, None], targets, [len(spelled)], [targets.shape[1]], spelled.shape[1] - 1

@@ -38,7 +38,7 @@ def test_it_is_built_the_same_again_from_a_wheel(tiny: Built, tmp_path: Path) ->
     wheel = tmp_path / tiny.source.name
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.write(tiny.source, "llm/model.gguf")
-    command = [sys.executable, "-m", "qwen_audio_cli.training.mini"]
+    command = [sys.executable, "-m", "qwen_audio_cli.training.mini", "build"]
     ran = subprocess.run(
         [*command, "--smollm2", str(wheel), "--out", str(tmp_path / "mini")],
         capture_output=True,

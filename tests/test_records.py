@@ -88,6 +88,7 @@ RECORDS = st.builds(
     duration=maybe(SECONDS),
     segments=maybe(few(SEGMENTS)),
     labels=maybe(few(st.builds(Label, label=ANY_TEXT, probability=PROBABILITIES))),
+    confidence=maybe(PROBABILITIES),
     flags=st.frozensets(st.sampled_from(sorted(FLAGS))),
     timing=maybe(TIMINGS),
 )
@@ -147,6 +148,15 @@ def test_a_record_is_written_as_designed() -> None:
     )
 
 
+def test_a_confidence_stands_behind_what_was_answered() -> None:
+    """And without one a record is as it always was."""
+    written = to_json(replace(RECORD, confidence=0.87654)).decode()
+    assert written == to_json(RECORD).decode().replace('"flags":', '"confidence":0.8765,"flags":')
+    assert json.loads(to_json(replace(RECORD, confidence=0.0)))["confidence"] == 0.0
+    with pytest.raises(ValueError, match="confidence is above 1"):
+        replace(RECORD, confidence=1.01)
+
+
 @pytest.mark.parametrize("record", [RECORD, ERROR])
 def test_a_question_stands_with_what_names_the_work(record: Record | ErrorRecord) -> None:
     asked = json.loads(to_json(replace(record, question="Who? \ud800")))
@@ -197,8 +207,11 @@ def test_a_number_no_record_may_hold_is_refused_where_it_is_made(value: float) -
         lambda: Label("a", value),
         lambda: Timing(encode=value),
         lambda: replace(RECORD, duration=value),
+        lambda: replace(RECORD, confidence=value),
     ):
-        with pytest.raises(ValueError, match=r"(start|end|prob|ratio|encode|duration)\w* is "):
+        with pytest.raises(
+            ValueError, match=r"(start|end|prob|ratio|encode|duration|confidence)\w* is "
+        ):
             build()
     if value != -0.001:
         with pytest.raises(ValueError, match="avg_logprob is not a finite number"):
@@ -256,6 +269,8 @@ WRONG: list[tuple[str, Any]] = [
     ("duration", "12"),
     ("labels", [{"label": "dog", "probability": 1.5}]),
     ("labels", [{"label": "dog"}]),
+    ("confidence", None),
+    ("confidence", 1.5),
     ("segments", [{"start": 0, "end": 1}]),
     ("segments", [{"start": 0, "end": 1, "text": "", "finish_reason": "tired"}]),
     ("segments", [{"start": 0, "end": 1, "text": "", "words": [{"word": "a"}]}]),

@@ -66,9 +66,9 @@ def test_packed_lessons_give_the_librarys_losses_and_gradients_one_by_one(
     for weight, parameter in network.model.language_model.named_parameters():
         if theirs[weight].grad is None:
             continue
-        torch.testing.assert_close(
-            parameter.grad, theirs[weight].grad, rtol=1e-3, atol=1e-5, msg=weight
-        )
+        right = theirs[weight].grad
+        close = 1e-5 * max(1.0, right.abs().max().item())
+        torch.testing.assert_close(parameter.grad, right, rtol=1e-3, atol=close, msg=weight)
         heard += bool(parameter.grad.abs().max() > 1e-4)
     assert heard > 10
 
@@ -216,7 +216,7 @@ def test_only_the_same_run_is_gone_on_with(base: Path, tmp_path: Path) -> None:
     other = training(base, tmp_path / "out", items(), Recipe(**{**SHORT.values(), "rate": 1e-3}))
     with pytest.raises(UsageError, match="no run to go on with"):
         other.run(resume=True)
-    (tmp_path / "done" / "resume.safetensors").rename(tmp_path / "out" / "resume.safetensors")
+    (tmp_path / "done" / "resume.state").rename(tmp_path / "out" / "resume.state")
     with pytest.raises(UsageError, match=r"its rate is 0\.01, not 0\.001"):
         other.run(resume=True)
 

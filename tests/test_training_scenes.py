@@ -206,30 +206,52 @@ def test_what_is_made_depends_on_the_seed_alone(cache: Path, speech: Path, tmp_p
     assert content("c", 2, 1)["scenes/manifest.jsonl"] != first["scenes/manifest.jsonl"]
 
 
-def test_recordings_only_test(tmp_path: Path) -> None:
-    directory = fetched(
-        "asterisk-core-sounds-en",
-        "asterisk-core-sounds-it",
-        "asterisk-core-sounds-it-g722",
-        "scratch",
-        "gcompris-qt-data",
-        program="ffmpeg",
-    )
-    italian = tmp_path / f"{ASTERISK_LANGUAGES.index('it'):05d}"
-    sounds = tmp_path / f"{len(ASTERISK_LANGUAGES):05d}"
-    italian.mkdir()
-    sounds.mkdir()
-    random = np.random.default_rng(0)
-    items = recordings.make_shard(directory, italian, random)
-    items += recordings.make_shard(directory, sounds, random)
-    english = recordings.transcripts("en", directory)
-    tasks = Counter(item.task for item in items)
-    assert tasks["asr"] > 500 and tasks["translation"] > 200 and tasks["sound-event"] > 30
-    for item in items:
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
+    """The prompts of two languages, and the sounds."""
+    directory = recorded_cache()
+    items: list[Item] = []
+    numbers = [*map(ASTERISK_LANGUAGES.index, ("en", "it")), len(ASTERISK_LANGUAGES)]
+    for number in numbers:
+        folder = tmp_path_factory.mktemp("recordings") / f"{number:05d}"
+        folder.mkdir()
+        items += recordings.make_shard(directory, folder, np.random.default_rng(0))
+    return items
+
+
+def recorded_cache() -> Path:
+    """What recordings are made of, where it is on this machine."""
+    prompts = [f"asterisk-core-sounds-{name}" for name in ("en", "en-g722", "it", "it-g722")]
+    return fetched(*prompts, "scratch", "gcompris-qt-data", program="ffmpeg")
+
+
+def test_recordings_only_test(recorded: list[Item]) -> None:
+    english = recordings.transcripts("en", recorded_cache())
+    tasks = Counter(item.task for item in recorded)
+    assert tasks["asr"] > 1000 and tasks["translation"] > 200 and tasks["sound-event"] > 30
+    for item in recorded:
         corpus.verify(item)
         assert item.split == "test"
         assert item.job()
         if item.task == "translation":
             assert item.target == english[item.source.partition(": ")[2]]
-    for item in items[::40]:
+    for item in recorded[::40]:
         assert np.abs(heard(item)).max() > 0.01
+
+
+def test_recordings_in_which_nobody_speaks_are_silence_to_transcribe(
+    recorded: list[Item],
+) -> None:
+    unspoken = [item for item in recorded if item.target == "<|sil|>"]
+    packages = Counter(item.source.partition(":")[0] for item in unspoken)
+    assert min(packages.values()) > 10 and len(packages) == 3
+    spoken = {item.audio for item in recorded if item.task in ("vocal-sound", "gender")}
+    for item in unspoken:
+        assert (item.task, item.language) == ("asr", "en") and item.job().tags.determined
+        assert item.audio not in spoken
+        assert not re.search("Vocals|Human/[^F]|[Bb]eat[Bb]ox|Voice", item.source)
+        assert item.source.startswith("asterisk") or not may_train(item.licence)
+    pauses = [item for item in unspoken if "silence/" in item.source]
+    assert sorted(item.seconds for item in pauses) == [*range(1, 11)]  # as their names say
+    assert max(np.abs(heard(item)).max() for item in pauses) < 0.001
+    assert all(np.abs(heard(item)).max() > 0.01 for item in unspoken if item not in pauses)

@@ -206,7 +206,7 @@ def test_words_sound_like_the_figures(language: str) -> None:
 )
 def test_written_and_said_forms(template: str, seed_forms: str) -> None:
     for seed in range(30):
-        pieces = templates.fill(template, "en", random.Random(seed))
+        pieces, _ = templates.fill(template, "en", random.Random(seed))
         written, said = (" ".join(form) for form in list(zip(*pieces, strict=True))[:2])
         assert re.fullmatch(seed_forms, f"{written} = {said}"), (written, said)
 
@@ -214,7 +214,7 @@ def test_written_and_said_forms(template: str, seed_forms: str) -> None:
 def test_all_templates_can_be_filled() -> None:
     for language, lines in prompts.TEMPLATES.items():
         for line in lines:
-            pieces = templates.fill(line, language, random.Random(0))
+            pieces, _ = templates.fill(line, language, random.Random(0))
             assert not re.search(r"[{}]", " ".join(piece.written for piece in pieces))
 
 

@@ -23,7 +23,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..engine.arena import CacheShape
 from ..engine.attention import Step
-from ..engine.request import Consult, Dialogue, Generate, Generated, Model, Request, Score
+from ..engine.request import (
+    Consult,
+    Dialogue,
+    Generate,
+    Generated,
+    Model,
+    Request,
+    Score,
+    Spell,
+    Spelled,
+    Speller,
+)
 from ..families.base import ClipAnswer, Family, Job, Subject
 
 Phase = Literal["encode", "step"]
@@ -194,6 +205,11 @@ class MeteredModel:
         with self.observer.watch("step"):
             return self._model.forward(tokens, positions, step, rows)
 
+    def spelled(self, memory: object, tokens: Sequence[int]) -> Spelled:
+        """As the model does, which has a head that spells; not watched."""
+        assert isinstance(self._model, Speller)
+        return self._model.spelled(memory, tokens)
+
 
 class MeteredFamily:
     """A loaded family that counts what its dialogues ask for.
@@ -257,8 +273,10 @@ class MeteredFamily:
     def _count(self, request: Request, fed: Sequence[int]) -> Sequence[int]:
         """Count a request's own rows, not the beginning it shares with what was `fed`; gives that.
 
-        What a colleague does is not counted.
+        What a colleague does is not counted, nor what a spelling head does.
         """
+        if isinstance(request, Spell):
+            return fed
         if isinstance(request, Consult):
             return ()
         same = takewhile(lambda pair: pair[0] == pair[1], zip(fed, request.prompt, strict=False))

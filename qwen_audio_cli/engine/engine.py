@@ -23,11 +23,22 @@ from .colleague import Colleague, Consulted
 from .encoder import EncoderStage
 from .graphs import DecodeGraphs
 from .memory import free_memory, give_back, is_out_of_memory, rows_that_fit
-from .request import Classify, Consult, FinishReason, Generate, Generated, Model, Request, Score
+from .request import (
+    Classify,
+    Consult,
+    FinishReason,
+    Generate,
+    Generated,
+    Model,
+    Request,
+    Score,
+    Spell,
+)
 from .runner import FIXED_ROWS, ROWS, Feed, Runner
 from .sampler import Sampled, loops, sample_rows
 from .scheduler import Budget, Scheduler
 from .scoring import Scoring
+from .spelling import spell
 from .transfer import to_device
 from .work import Cancelled, Done, K, Launched, Member, R, Running, Work, common
 
@@ -181,6 +192,10 @@ class Engine(Generic[K, R]):
                 self._close(number, running.work, Done(running.work.key, None, error))
                 return
             try:
+                if isinstance(request, Spell):  # no step is needed for it
+                    spelled = spell(self._model, running.work.audios, request)
+                    resume = partial(running.work.dialogue.send, spelled)
+                    continue
                 if isinstance(request, Consult):
                     self._consult(number, running, request)
                 else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -55,6 +55,17 @@ class Classify:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Spell:
+    """What the clip says by the model's own spelling head, without the decoder.
+
+    For a `Speller`, about a single clip. `tokens` are those whose probability is wanted of every
+    row of audio; one may be there twice.
+    """
+
+    tokens: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Consult:
     """Another dialogue, about the same clips, with the model of the engine's colleague.
 
@@ -64,7 +75,7 @@ class Consult:
     dialogue: Dialogue[object]
 
 
-Request = Generate | Score | Classify | Consult
+Request = Generate | Score | Classify | Spell | Consult
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +109,19 @@ class Classified:
     logprobs: list[float]
 
 
-Answer = Generated | Scored | Classified | object
+@dataclass(frozen=True, slots=True, eq=False)
+class Spelled:
+    """What is heard in each row of a clip's audio, by CTC (Graves et al. 2006).
+
+    `path` has the likeliest id of each row, None for the blank. `logprobs` [rows, tokens + 1], on
+    the host in float32, are those of the tokens asked for, in order, and the blank's.
+    """
+
+    path: list[int | None]
+    logprobs: Tensor
+
+
+Answer = Generated | Scored | Classified | Spelled | object
 """`object` is what a dialogue that was consulted results in."""
 
 T_co = TypeVar("T_co", covariant=True)
@@ -150,3 +173,11 @@ class Model(Protocol):
         A prompt's audio is in its first rows, and these come in one piece. A step that failed may
         be computed again.
         """
+
+
+@runtime_checkable
+class Speller(Protocol):
+    """A model that has a spelling head over what it encodes."""
+
+    def spelled(self, memory: object, tokens: Sequence[int]) -> Spelled:
+        """What `encode` heard in one clip, token by token."""

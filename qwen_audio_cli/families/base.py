@@ -94,7 +94,9 @@ class TimedWord:
 class ClipAnswer:
     """What a family says of one clip; what does not apply is None or empty.
 
-    `labels` are (label, probability), best first. `flags` are those of the record schema.
+    `labels` are (label, probability), best first. `agreement` is how far a second hearing of the
+    clip says the same (0 to 1), `confidence` the calibrated probability of being right. `flags` are
+    those of the record schema.
     """
 
     text: str | None = None
@@ -104,6 +106,8 @@ class ClipAnswer:
     avg_logprob: float | None = None
     compression_ratio: float | None = None
     no_speech_prob: float | None = None
+    agreement: float | None = None
+    confidence: float | None = None
     finish_reason: FinishReason | None = None
     flags: frozenset[str] = field(default_factory=frozenset)
 

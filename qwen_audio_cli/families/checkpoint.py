@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError
 from ..layout import CONFIG, INDEX, read_object, weight_names
-from .adapter import Adapter, Change
+from .adapter import Adapter
 from .blocks import MINIMUM, SCALE, is_aside, multiply_out
 from .packed import pack
 from .placement import Plan
@@ -53,6 +53,11 @@ class Checkpoint:
         except OSError as error:
             raise ModelError(f"{directory}: cannot be read: {error.strerror}") from error
         self.config = self.json(CONFIG)
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """What changes its weights, in this order."""
+        return () if self.adapter is None else (self.adapter,)
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object of the checkpoint, by file name."""
@@ -157,10 +162,12 @@ class Checkpoint:
         adapter was trained on the one's names or the other's.
         """
         wanted = dict(module.named_parameters())
-        changes: Mapping[str, Change] = {}
-        if self.adapter is not None:
-            shapes = {name: parameter.shape for name, parameter in wanted.items()}
-            changes = self.adapter.changes(shapes, lambda name: (name, rename(name)))
+        shapes = {name: parameter.shape for name, parameter in wanted.items()}
+        changes = [
+            change
+            for adapter in self.adapters
+            for change in adapter.changes(shapes, lambda name: (name, rename(name))).items()
+        ]
         state = {
             name: tensor.to(device=plan.device(name), dtype=dtype)
             for theirs, tensor in self.tensors()
@@ -176,7 +183,7 @@ class Checkpoint:
                     f"{self.directory}: {name} has shape {list(state[name].shape)}, "
                     f"the configuration says {list(parameter.shape)}"
                 )
-        for name, change in changes.items():
+        for name, change in changes:
             state[name] = change(state[name]).to(dtype)
         module.load_state_dict(state, assign=True)
         module.requires_grad_(False).eval()

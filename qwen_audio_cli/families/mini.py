@@ -1,29 +1,59 @@
 """Mini, this project's own model: a Qwen-Audio on Whisper-base and SmolLM2-135M.
 
-It is asked by tags, and answers, as the base checkpoint of 2023 does.
+It is asked by tags, and answers, as the base checkpoint of 2023 does. What it writes of speech is
+compared with what its CTC head hears, which also tells when each word is said.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import torch
 
+from ..engine.request import Dialogue, Spell, Spelled
 from ..errors import ConfigError, UsageError
+from ..tags import TagSequence
+from ..tasks import TASKS
 from .adapter import Adapter
+from .base import ClipAnswer, Job, Subject
+from .calibration import Calibration, Kind
+from .ctc_alignment import SpelledWord, align, timed_words
 from .mini_config import MiniCheckpoint
 from .mini_model import MiniModel
 from .mini_tokenizer import MiniTokenizer
 from .qwen_audio import QwenAudio
+from .spelling import spelling
+from .spoken_words import spoken_words
+from .word_accuracy import word_accuracy
+
+PLAIN = TASKS["asr"].instructions
+"""How a transcript that is words alone is asked for, the usual way first."""
 
 
 class Mini(QwenAudio):
     """A checkpoint of mini; `label` is what records call it."""
 
+    tokenizer: MiniTokenizer
+    model: MiniModel
     _network = MiniModel
 
-    def __init__(self, directory: Path, label: str, adapter: Adapter | None = None) -> None:
-        checkpoint = MiniCheckpoint(directory, adapter)
+    def __init__(
+        self,
+        directory: Path,
+        label: str,
+        adapter: Adapter | None = None,
+        *,
+        merged: bool = True,
+    ) -> None:
+        """Read configuration and vocabulary; `load` gives the network.
+
+        Without `merged` its own low-rank part is left out, for who trains that further.
+        """
+        checkpoint = MiniCheckpoint(directory, adapter, merged=merged)
         config = checkpoint.geometry()
         tokenizer = MiniTokenizer.read(directory)
         if len(tokenizer) != config.decoder.vocabulary:
@@ -32,9 +62,81 @@ class Mini(QwenAudio):
                 f"the configuration {config.decoder.vocabulary}"
             )
         self._open(checkpoint, config.encoder, config.decoder, tokenizer, label)
+        self._calibration = Calibration.read(checkpoint.config.get("calibration"))
+        if self._calibration is not None:
+            self._temperature = self._calibration.temperature
 
     def load(self, dtype: torch.dtype, device: torch.device, device_map: str | None = None) -> None:
         """Load the network. Raises ConfigError where the weights do not fit."""
         if device_map:
             raise UsageError(f"{self.label} is small enough for one device: it takes no device map")
         super().load(dtype, device)
+        self.model.spellable = self.tokenizer.spellable
+
+    def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
+        """As every Qwen-Audio, and how sure the answer is where the checkpoint is calibrated."""
+        answer = yield from super().answer(job, subject)
+        return replace(answer, confidence=self._confidence(answer))
+
+    def _confidence(self, answer: ClipAnswer) -> float | None:
+        if self._calibration is None:
+            return None
+        if answer.labels is not None:
+            return answer.labels[0][1]
+        assert answer.avg_logprob is not None
+        kind: Kind = "analysis" if answer.agreement is None else "transcript"
+        return self._calibration.written(kind, answer.avg_logprob, answer.agreement)
+
+    def _answer(self, job: Job, tags: TagSequence, subject: Subject) -> Dialogue[ClipAnswer]:
+        """A transcript is written without times, and then compared with what the head hears."""
+        timed = tags.timestamps
+        if job.labels or tags.task != "transcribe" or not (timed or tags.instruction in PLAIN):
+            return (yield from super()._answer(job, tags, subject))
+        if timed:
+            tags = replace(tags, timestamps=False, instruction=PLAIN[0])
+        answer = yield from super()._answer(job, tags, subject)
+        words = self._words(answer.text or "")
+        spelled = yield Spell([token for word in words for token in word.tokens])
+        assert isinstance(spelled, Spelled)
+        return self._compare(answer, words, spelled, subject, timed=timed)
+
+    def _words(self, text: str) -> list[SpelledWord]:
+        """The words of a transcript, each as it is spelled; of figures and the like by no token."""
+        words = []
+        for word in spoken_words(text, None):
+            tokens = self.tokenizer.encode(spelling(word.written))
+            letters = (max(1, len(self.tokenizer.decode([token]).strip())) for token in tokens)
+            words.append(SpelledWord(word.written, tuple(tokens), tuple(letters)))
+        return words
+
+    def _compare(
+        self,
+        answer: ClipAnswer,
+        words: list[SpelledWord],
+        spelled: Spelled,
+        subject: Subject,
+        *,
+        timed: bool,
+    ) -> ClipAnswer:
+        """What the decoder wrote, if the CTC head heard anything, and how far they agree."""
+        (seconds,) = subject.seconds
+        heard = self.tokenizer.decode(_collapsed(spelled.path)).split()
+        answer = replace(
+            answer, agreement=word_accuracy(spelling(answer.text or "").split(), heard)
+        )
+        if not (heard and answer.text):
+            silent = answer.flags | {"no_speech"}
+            return replace(answer, text="", words=() if timed else None, flags=silent)
+        if not timed:
+            return answer
+        tokens = [token for word in words for token in word.tokens]
+        spikes = align(spelled.logprobs.numpy(), tokens)
+        assert answer.avg_logprob is not None
+        times = timed_words(words, spikes, seconds, math.exp(answer.avg_logprob))
+        unparsed = {"unparsed"} if spikes is None else set()
+        return replace(answer, words=times, flags=answer.flags | unparsed)
+
+
+def _collapsed(path: Iterable[int | None]) -> list[int]:
+    """The tokens of a CTC path: each run of one counts once, and blanks not at all."""
+    return [token for token, _ in groupby(path) if token is not None]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..layout import WEIGHTS
+from ..layout import WEIGHTS, is_adapter
 from .adapter import Adapter
 from .checkpoint import Checkpoint
 from .encoder import EncoderConfig
@@ -20,6 +22,9 @@ from .whisper_model import parameter_name
 
 ARCHITECTURE = "QwaMiniForAudioLanguage"
 """What `config.json` calls it."""
+
+LORA = "lora"
+"""The directory within a checkpoint that has what training added to the decoder's matrices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,12 @@ class MiniCheckpoint(Checkpoint):
     is another one than mini was built on.
     """
 
-    def __init__(self, directory: Path, adapter: Adapter | None = None) -> None:
+    def __init__(
+        self, directory: Path, adapter: Adapter | None = None, *, merged: bool = True
+    ) -> None:
         super().__init__(directory, adapter)
+        has_own = merged and is_adapter(directory / LORA)
+        self._own = Adapter(directory / LORA, LORA) if has_own else None
         named = self.part("encoder")
         name, revision = str(named.get("model")), named.get("revision")
         if Path(name).name != name or not (WEIGHTS / name).is_dir():
@@ -56,6 +65,18 @@ class MiniCheckpoint(Checkpoint):
             raise ConfigError(
                 f"{directory}: it hears with {name}@{revision}, here is {self.encoder.revision}"
             )
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """Mini's own low-rank part, and then that of whoever tuned it further."""
+        return super().adapters if self._own is None else (self._own, *super().adapters)
+
+    @cached_property
+    def revision(self) -> str:
+        """A digest of all its files, the low-rank part among them."""
+        if self._own is None:
+            return super().revision
+        return hashlib.sha256(f"{super().revision} {self._own.revision}".encode()).hexdigest()[:12]
 
     def part(self, key: str) -> Mapping[str, Any]:
         """An object within `config.json`."""

@@ -7,11 +7,15 @@ common with the original is the original's code.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, normalize
 
+from ..engine.request import Spelled
+from ..engine.transfer import to_device
 from ..errors import ConfigError
 from .checkpoint import Checkpoint, blank_embedding
 from .mini_config import MiniCheckpoint, MiniConfig
@@ -58,15 +62,24 @@ class MiniTower(AudioTower):
 
         Pairs of encoder frames are averaged; an odd last one is dropped.
         """
-        norms = [*self.norms.values(), self.ln_post]
-        kept = (
+        return self.projected(self.encoded(mel, lengths), list(map(audio_rows, lengths)))
+
+    def encoded(self, mel: Tensor, lengths: Sequence[int]) -> Tensor:
+        """What the layers heard make of [batch, mels, frames]: [batch, rows, layers * width]."""
+        kept = [
             pooled(state)
             for layer, state in enumerate(self.states(mel, lengths), 1)
             if layer in self.layers
-        )
-        x = torch.cat([norm(state) for norm, state in zip(norms, kept, strict=True)], dim=-1)
-        if min(lengths) < mel.shape[-1]:  # the convolution must not see a neighbour's rows
-            ends = torch.tensor([audio_rows(length) for length in lengths], device=x.device)
+        ]
+        return torch.cat(kept, dim=-1)
+
+    def projected(self, encoded: Tensor, rows: Sequence[int]) -> Tensor:
+        """[batch, rows, layers * width] to [batch, rows, width]; `rows` are the clips' own."""
+        norms = [*self.norms.values(), self.ln_post]
+        parts = encoded.chunk(len(norms), dim=-1)
+        x = torch.cat([norm(part) for norm, part in zip(norms, parts, strict=True)], dim=-1)
+        if min(rows) < x.shape[1]:  # the convolution must not see a neighbour's rows
+            ends = torch.tensor(rows, device=x.device)
             x = x * (torch.arange(x.shape[1], device=x.device) < ends[:, None])[..., None]
         projected: Tensor = self.proj(x)
         return projected
@@ -125,8 +138,13 @@ class CtcHead(nn.Module):
 
         `embedding` [tokens, width] holds the tokens that may be said.
         """
-        tokens = torch.cat([embedding, self.blank[None]]).float()
-        cosines = linear(normalize(self.proj(rows).float(), dim=-1), normalize(tokens, dim=-1))
+        return self.compare(rows, normalize(embedding.float(), dim=-1))
+
+    def compare(self, rows: Tensor, directions: Tensor) -> Tensor:
+        """The same of embeddings [tokens, width] that are of length 1, in float32."""
+        heard = normalize(self.proj(rows).float(), dim=-1)
+        blank = normalize(self.blank.float(), dim=-1)
+        cosines = torch.cat([linear(heard, directions), linear(heard, blank[None])], dim=-1)
         return (self.scale.float() * cosines).log_softmax(-1)
 
 
@@ -140,6 +158,8 @@ class MiniModel(QwenAudioModel):
         decoder = TaggedDecoder(config.decoder, config.tags)
         super().__init__(MiniTower(config), decoder, audio_tokens)
         self.ctc = CtcHead(config.decoder.width)
+        self.spellable: Sequence[int] = range(config.decoder.vocabulary - config.tags)
+        """The tokens of text that the CTC head tells apart; all, where it is not said which."""
 
     @classmethod
     def build(cls, checkpoint: Checkpoint, audio_tokens: tuple[int, int, int]) -> MiniModel:
@@ -154,11 +174,32 @@ class MiniModel(QwenAudioModel):
         ours = name.removeprefix("transformer.")
         return ours if ours.startswith("ctc.") else QwenAudioModel.parameter_name(name)
 
-    def spelled(self, rows: Tensor) -> Tensor:
-        """CTC log-probabilities [rows, text tokens + 1] of a clip, without begin and end.
+    def spelled(self, memory: object, tokens: Sequence[int]) -> Spelled:
+        """What the CTC head hears in a clip, of the spellable tokens and those asked for.
 
-        `rows` [rows + 2, width] is what `encode` gives; row n of the result is about 40 ms from
-        n * 0.04 s on, and its last column is the blank.
+        `memory` [rows + 2, width] is what `encode` gives, with begin and end; row n of the result
+        is about 40 ms from n * 0.04 s on.
         """
-        log_probabilities: Tensor = self.ctc(rows[1:-1], self.decoder.wte.weight)
-        return log_probabilities
+        rows = cast(Tensor, memory)[1:-1]
+        directions = self._spellable_directions
+        known = frozenset(self.spellable)
+        others = list(dict.fromkeys(token for token in tokens if token not in known))
+        if others:
+            directions = torch.cat([directions, self._directions(others)])
+        heard = self.ctc.compare(rows, directions)
+        ids = [*self.spellable, *others]
+        columns = {id: column for column, id in enumerate(ids)}
+        asked = to_device([*(columns[token] for token in tokens), len(ids)], rows.device)
+        path = [ids[best] if best < len(ids) else None for best in heard.argmax(-1).tolist()]
+        return Spelled(path, heard[:, asked].cpu())
+
+    @cached_property
+    def _spellable_directions(self) -> Tensor:
+        """Kept, since to make them of the embedding takes as long as to spell a few seconds."""
+        return self._directions(self.spellable)
+
+    def _directions(self, tokens: Sequence[int]) -> Tensor:
+        """The embeddings of tokens, of length 1: [tokens, width], in float32."""
+        embedding = self.decoder.wte.weight
+        chosen = embedding[to_device(list(tokens), embedding.device)]
+        return normalize(chosen.float(), dim=-1)

@@ -72,6 +72,8 @@ class QwenAudio:
 
     colleague = None
     _network: type[QwenAudioModel] = QwenAudioModel
+    _temperature = 1.0
+    """What log-likelihoods are divided by before they become probabilities."""
 
     def __init__(self, directory: Path, label: str, adapter: Adapter | None = None) -> None:
         """Read configuration and vocabulary; `load` gives the network.
@@ -168,8 +170,7 @@ class QwenAudio:
         task, tags = job.task, job.tags
         if task.name == LANGUAGE_TASK:
             special = self.tokenizer.special
-            prompt = [*self._audio(subject), special["<|startoftranscript|>"]]
-            return Lesson(prompt, [special[f"<|{self._tagged(target)}|>"]])
+            return Lesson(self._opening(subject), [special[f"<|{self._tagged(target)}|>"]])
         if not tags.determined:
             raise UsageError(f"{self.label} learns from speech whose language is named")
         prompt = self._prompt(job, tags, subject)
@@ -194,10 +195,10 @@ class QwenAudio:
         """Probability of each audio language and of `unknown`, at their place in the prompt."""
         special = self.tokenizer.special
         codes = (*self.tokenizer.languages, UNKNOWN)
-        prompt = [*self._audio(subject), special["<|startoftranscript|>"]]
-        scored = yield Score(prompt, [[special[f"<|{code}|>"]] for code in codes])
+        scored = yield Score(self._opening(subject), [[special[f"<|{code}|>"]] for code in codes])
         assert isinstance(scored, Scored)
-        return dict(zip(codes, probabilities(scored.logprobs), strict=True))
+        chances = probabilities(scored.logprobs, self._temperature)
+        return dict(zip(codes, chances, strict=True))
 
     def _answer(self, job: Job, tags: TagSequence, subject: Subject) -> Dialogue[ClipAnswer]:
         prompt = self._prompt(job, tags, subject)
@@ -208,7 +209,8 @@ class QwenAudio:
             self._fit(prompt, max(map(len, continuations)))
             scored = yield Score(prompt, continuations)
             assert isinstance(scored, Scored)
-            return ClipAnswer(language=language, labels=shares(job.labels, scored))
+            labels = shares(job.labels, scored, self._temperature)
+            return ClipAnswer(language=language, labels=labels)
         longest = self._longest(job)
         self._fit(prompt, longest)
         said = yield Generate(
@@ -252,6 +254,10 @@ class QwenAudio:
             ]
             return chat_prompt(self.tokenizer, spans, tags.question, job.history)
         return base_prompt(self.tokenizer, self._audio(subject), tags, job.task)
+
+    def _opening(self, subject: Subject) -> list[int]:
+        """The prompt up to where the audio language comes."""
+        return [*self._audio(subject), self.tokenizer.special["<|startoftranscript|>"]]
 
     def _audio(self, subject: Subject) -> list[int]:
         (seconds,) = subject.seconds

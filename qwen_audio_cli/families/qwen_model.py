@@ -105,11 +105,15 @@ class AudioTower(AudioEncoder):
 
         The begin and the end vector are the first and the last row.
         """
-        begin, end = self.audio_bos_eos_token.weight[:, None]
         return [
-            torch.cat([begin, clip[: audio_rows(length)], end])
+            self.framed(clip[: audio_rows(length)])
             for clip, length in zip(self.heard(mel, lengths), lengths, strict=True)
         ]
+
+    def framed(self, rows: Tensor) -> Tensor:
+        """A clip's rows [rows, width] between the begin and the end vector."""
+        begin, end = self.audio_bos_eos_token.weight[:, None]
+        return torch.cat([begin, rows, end])
 
     def heard(self, mel: Tensor, lengths: Sequence[int]) -> Tensor:
         """[batch, mels, frames] to [batch, rows, width]; what is behind a clip's end is nobody's.

@@ -11,22 +11,25 @@ Shares = tuple[tuple[str, float], ...]
 """Labels with their probabilities, best first."""
 
 
-def probabilities(logprobs: Sequence[Sequence[float]]) -> list[float]:
-    """Share of each continuation in the likelihood of all, from the log-probabilities of tokens."""
-    sums = [sum(tokens) for tokens in logprobs]
+def probabilities(logprobs: Sequence[Sequence[float]], temperature: float = 1.0) -> list[float]:
+    """Share of each continuation in the likelihood of all, from the log-probabilities of tokens.
+
+    Above a `temperature` of 1 the shares are evener than the likelihoods (Guo et al. 2017).
+    """
+    sums = [sum(tokens) / temperature for tokens in logprobs]
     top = max(sums)
     weights = [math.exp(value - top) for value in sums]
     return [weight / sum(weights) for weight in weights]
 
 
-def shares(labels: Sequence[str], scored: Scored) -> Shares:
-    """Probability of each label among all, best first.
+def shares(labels: Sequence[str], scored: Scored, temperature: float = 1.0) -> Shares:
+    """Probability of each label among all, best first; `temperature` as for `probabilities`.
 
     The summed log-likelihood of a label with the stop token behind it is the probability of the
     model's answering this label and nothing else, which is what a greedy answer is compared by. A
     mean per token is no probability, and favours long labels whose end follows from their begin.
     """
-    return ranked(dict(zip(labels, probabilities(scored.logprobs), strict=True)))
+    return ranked(dict(zip(labels, probabilities(scored.logprobs, temperature), strict=True)))
 
 
 def ranked(weights: Mapping[str, float]) -> Shares:

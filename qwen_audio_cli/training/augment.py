@@ -16,14 +16,26 @@ STRETCHES, STRETCH = 2, 50
 def spec_augment(features: Tensor, seed: str) -> Tensor:
     """Features [mels, frames] with some of them at their mean; the same for the same `seed`."""
     draw = random.Random(seed)
-    mels, frames = features.shape
     masked, mean = features.clone(), features.mean()
+    mels = len(features)
     for _ in range(BANDS):
         width = draw.randint(0, BAND * mels // 80)
         begin = draw.randint(0, mels - width)
         masked[begin : begin + width] = mean
+    _mask_stretches(masked, mean, draw)
+    return masked
+
+
+def mask_stretches(features: Tensor, seed: str) -> Tensor:
+    """Features [channels, frames] of which stretches are at each channel's mean."""
+    masked = features.clone()
+    _mask_stretches(masked, features.mean(1, keepdim=True), random.Random(seed))
+    return masked
+
+
+def _mask_stretches(features: Tensor, mean: Tensor, draw: random.Random) -> None:
+    frames = features.shape[1]
     for _ in range(STRETCHES):
         width = draw.randint(0, min(STRETCH, frames // 10))
         begin = draw.randint(0, frames - width)
-        masked[:, begin : begin + width] = mean
-    return masked
+        features[:, begin : begin + width] = mean

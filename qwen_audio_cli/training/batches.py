@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
 
+import numpy as np
 import soundfile
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..audio import SAMPLE_RATE
@@ -20,8 +24,7 @@ from ..audio.decode import Audio
 from ..audio.segment import uncut
 from ..audio.sources import Source
 from ..errors import UsageError
-from ..families.base import Job, Lesson, Subject, Teachable, TooLong
-from .augment import spec_augment
+from ..families.base import Job, Lesson, Subject, TooLong
 from .manifest import Item
 
 BUCKET = 64
@@ -32,6 +35,22 @@ AHEAD = 2
 
 Batch = tuple[int, ...]
 """Places of items."""
+
+Augment = Callable[[Tensor, str], Tensor]
+"""Changes features [channels, frames] in a way that a seed decides."""
+
+
+class Ear(Protocol):
+    """What of a family a lesson is made with."""
+
+    name: str
+    window: float
+
+    def features(self, samples: NDArray[np.float32]) -> Tensor:
+        """What the trained network takes of a clip's samples: [channels, frames]. Thread-safe."""
+
+    def lesson(self, job: Job, subject: Subject, target: str) -> Lesson:
+        """As `Teachable.lesson`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,15 +66,22 @@ class Lessons:
     """The items of one split, verified for a family whose network is loaded."""
 
     def __init__(
-        self, family: Teachable, items: Sequence[Item], seed: int, *, augment: bool = False
+        self,
+        ear: Ear,
+        items: Sequence[Item],
+        seed: int,
+        *,
+        portions: Mapping[str, float] = MappingProxyType({}),
+        augment: Augment | None = None,
     ) -> None:
         """Count each item's rows. Raises UsageError naming the item that cannot be learned.
 
-        Its audio is not decoded for it where its length is known otherwise; `augment` masks parts
-        of what is heard.
+        Its audio is not decoded for it where its length is known otherwise. `portions` tell, by
+        task, how often an epoch hears each item, if not once; `augment` changes what is heard.
         """
         self.items = items
-        self._family, self._seed, self._augment = family, seed, augment
+        self._ear, self._seed, self._augment = ear, seed, augment
+        self._portions = portions
         self._rows: list[int] = []
         for item in items:
             lesson = self._lesson(item, item.job(), item.seconds or _seconds(item))
@@ -69,11 +95,19 @@ class Lessons:
     def plan(self, budget: int, epoch: int | None) -> list[Batch]:
         """All items, in batches of at most `budget` rows; an item that has more is alone.
 
-        Shuffled anew in each epoch; sorted by length where there is none.
+        Drawn by their portions and shuffled anew in each epoch; each once and sorted by length
+        where there is none.
         """
         order = list(range(len(self.items)))
         draw = random.Random(f"{self._seed} {epoch}")
         if epoch is not None:
+            portions = [self._portions.get(item.task, 1.0) for item in self.items]
+            # A portion of 2.3 is twice, and a third time with a chance of 0.3.
+            order = [
+                place
+                for place, portion in enumerate(portions)
+                for _ in range(int(portion + draw.random()))
+            ]
             draw.shuffle(order)
         batches: list[Batch] = []
         for pool in _cut(order, self._rows, budget * (BUCKET if epoch is not None else len(order))):
@@ -104,21 +138,21 @@ class Lessons:
 
     def _read(self, place: int, epoch: int) -> Example:
         item = self.items[place]
-        clip = uncut(_audio(item), self._family.window)
-        features = self._family.features(clip.samples)
+        clip = uncut(_audio(item), self._ear.window)
+        features = self._ear.features(clip.samples)
         if self._augment:
-            features = spec_augment(features, f"{self._seed} {epoch} {place}")
+            features = self._augment(features, f"{self._seed} {epoch} {place}")
         return Example(item, features, self._lesson(item, item.job(), clip.duration))
 
     def _lesson(self, item: Item, job: Job, seconds: float) -> Lesson:
-        window = self._family.window
+        window = self._ear.window
         if seconds > window + 1 / SAMPLE_RATE:
             raise UsageError(
-                f"{item.audio}: {self._family.name} hears {window:g} s at once, and not all of the "
+                f"{item.audio}: {self._ear.name} hears {window:g} s at once, and not all of the "
                 f"{seconds:.2f} s that the target is about: cut it into several items"
             )
         try:
-            return self._family.lesson(job, Subject((seconds,)), item.target)
+            return self._ear.lesson(job, Subject((seconds,)), item.target)
         except (UsageError, TooLong) as error:
             raise UsageError(f"{item.audio}: {error}") from error
 

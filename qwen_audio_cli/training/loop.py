@@ -7,28 +7,25 @@ interrupted goes on as if it had not been: on a CPU to the last bit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from torch import Tensor, nn
 
 from ..errors import ModelError, UsageError
-from .batches import Batch, Example, Lessons
+from .batches import Batch, Ear, Example, Lessons
 from .curve import draw
 from .files import write_text
 from .manifest import Item
 from .recipe import Recipe
 from .signals import end, interrupts
 from .state import State, digest
-from .step import answer_losses
-from .trainee import Trainee
 
 METRICS, CURVE = "metrics.jsonl", "curve.svg"
 
@@ -37,6 +34,49 @@ BETWEEN = 5.0
 
 Tell = Callable[[str], None]
 """Takes a line about how it goes."""
+
+
+class Learner(Protocol):
+    """What a run trains: its weights by name, in float32, and what `recipe` makes of them."""
+
+    @property
+    def label(self) -> str:
+        """What records call its model."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it is trained."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+
+    @property
+    def ear(self) -> Ear:
+        """What its lessons are made with."""
+
+    @property
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        """What is trained."""
+
+    @property
+    def count(self) -> int:
+        """How many numbers are trained."""
+
+    def masked(self, features: Tensor, seed: str) -> Tensor:
+        """Features with parts of them blanked, as `seed` decides."""
+
+    def losses(self, batch: Sequence[Example]) -> Tensor:
+        """The loss of each example, summed over its answer: [examples]."""
+
+    def learning(self) -> AbstractContextManager[None]:
+        """While it learns, not only computes."""
+
+    def save(self, directory: Path) -> None:
+        """Write a directory that `--model` takes. Raises OutputWriteError."""
+
+
+L = TypeVar("L", bound=Learner)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +95,10 @@ class Summary:
 
 
 @dataclass(slots=True, eq=False)
-class Training:
+class Training(Generic[L]):
     """One run: what is trained, on what, into which directory."""
 
-    trainee: Trainee
+    trainee: L
     items: Sequence[Item]
     output: Path
     device: torch.device
@@ -73,12 +113,18 @@ class Training:
 
     def __post_init__(self) -> None:
         """Verify all items. Raises UsageError."""
-        recipe, family = self.recipe, self.trainee.family
+        recipe, ear = self.recipe, self.trainee.ear
         parts = {split: [i for i in self.items if i.split == split] for split in ("train", "dev")}
         if not parts["train"]:
             raise UsageError("the manifest has no items to train on (split 'train')")
-        self.train = Lessons(family, parts["train"], recipe.seed, augment=recipe.augment)
-        self.dev = Lessons(family, parts["dev"], recipe.seed)
+        self.train = Lessons(
+            ear,
+            parts["train"],
+            recipe.seed,
+            portions=recipe.portions,
+            augment=self.trainee.masked if recipe.augment else None,
+        )
+        self.dev = Lessons(ear, parts["dev"], recipe.seed)
         self.accelerator = _accelerator(self.device, self.trainee.dtype)
         self.optimizer = torch.optim.AdamW(
             self.trainee.weights.values(),
@@ -87,7 +133,7 @@ class Training:
         )
         self.state = State(
             {
-                "model": family.label,
+                "model": self.trainee.label,
                 "manifest": digest(self.items),
                 "dtype": str(self.trainee.dtype),
                 **recipe.values(),
@@ -188,24 +234,9 @@ class Training:
             self.tell(f"step {step + 1:,} of {steps:,}: loss {total:.4f}")
 
     def _losses(self, batch: Sequence[Example]) -> Tensor:
-        """The loss of each example, summed over its answer."""
-        model = self.trainee.family.model
         with self.accelerator.autocast():
-            with nullcontext() if self.trainee.hears else torch.no_grad():
-                memories = self._encode([example.features for example in batch])
-                contexts = [model.open([memory], False) for memory in memories]
-            return answer_losses(model, [example.lesson for example in batch], contexts)
+            return self.trainee.losses(batch)
 
-    def _encode(self, features: Sequence[Tensor]) -> list[object]:
-        """Each clip alone or, where a call costs more than padding, all at once."""
-        model = self.trainee.family.model
-        if self.device.type == "cpu":
-            return [m for clip in features for m in model.encode(clip[None], [clip.shape[1]])]
-        lengths = [clip.shape[1] for clip in features]
-        padded = torch.stack([pad(f, (0, max(lengths) - f.shape[1])) for f in features])
-        return list(model.encode(padded.to(self.device), lengths))
-
-    @torch.no_grad()
     def _validate(self) -> None:
         """Hear the dev split, by task; the weights are saved where none were better."""
         heard = any(
@@ -214,12 +245,9 @@ class Training:
         if heard or not self.dev.items:
             return
         sums: dict[str, tuple[float, int]] = {}
-        plan = ((0, batch) for batch in self.dev.plan(self.recipe.rows, None))
-        for _, batch in self.dev.read(plan, self.workers):
-            for example, loss in zip(batch, self._losses(batch).tolist(), strict=True):
-                total, tokens = sums.get(example.item.task, (0.0, 0))
-                answer = len(example.lesson.answer)
-                sums[example.item.task] = total + loss, tokens + answer
+        for example, loss in self.dev_losses():
+            total, tokens = sums.get(example.item.task, (0.0, 0))
+            sums[example.item.task] = total + loss, tokens + len(example.lesson.answer)
         mean = sum(total for total, _ in sums.values()) / sum(n for _, n in sums.values())
         by_task = {task: total / tokens for task, (total, tokens) in sorted(sums.items())}
         self._record({"dev_loss": mean, "dev": by_task})
@@ -227,6 +255,13 @@ class Training:
         if self.state.step and (self.state.best is None or mean < self.state.best):
             self.state.best, self.state.best_step = mean, self.state.step
             self.trainee.save(self.output)
+
+    @torch.no_grad()
+    def dev_losses(self) -> Iterator[tuple[Example, float]]:
+        """Each example of the dev split with its loss, summed over its answer."""
+        plan = ((0, batch) for batch in self.dev.plan(self.recipe.rows, None))
+        for _, batch in self.dev.read(plan, self.workers):
+            yield from zip(batch, self._losses(batch).tolist(), strict=True)
 
     def _record(self, line: dict[str, Any]) -> None:
         self.state.recorded.append({"step": self.state.step, **line})
@@ -241,7 +276,7 @@ class Training:
     def _summary(self, steps: int, seconds: float) -> Summary:
         losses = [line["loss"] for line in self.state.recorded if "loss" in line]
         return Summary(
-            model=self.trainee.family.label,
+            model=self.trainee.label,
             steps=steps,
             items=len(self.train.items),
             trained_weights=self.trainee.count,

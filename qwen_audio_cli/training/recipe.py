@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import UsageError
@@ -21,7 +22,8 @@ class Recipe:
     `accumulate` batches of at most `rows` rows (tokens, and 13 or 25 a second of audio). The
     learning rate rises to `rate` in the first `warmup` of all steps and falls by a cosine.
     Gradients longer than `clip` are shortened. `augment` masks parts of what is heard
-    (SpecAugment). The dev split is heard each `evaluate_every` steps.
+    (SpecAugment). `portions` tell how often an epoch hears each item of a task, if not once. The
+    dev split is heard each `evaluate_every` steps.
     """
 
     full: bool = False
@@ -38,6 +40,7 @@ class Recipe:
     weight_decay: float = 0.01
     clip: float = 1.0
     augment: bool = False
+    portions: Mapping[str, float] = field(default_factory=dict)
     evaluate_every: int = 100
     seed: int = 0
 
@@ -55,6 +58,8 @@ class Recipe:
         for name in ("warmup", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} lies between 0 and 1")
+        if unheard := [task for task, portion in self.portions.items() if not portion >= 0]:
+            raise UsageError(f"the portion of {unheard[0]} must be at least 0")
         if self.train_encoder and not self.full:
             raise UsageError("the encoder is trained with all weights of the decoder: add --full")
 

@@ -32,7 +32,7 @@ def prepare(
     dtype: str,
     workers: int,
     tell: Tell,
-) -> Training:
+) -> Training[Trainee]:
     """Read the manifest, load the model, verify every item for it.
 
     Raises UsageError for what does not go together, ModelError and ConfigError for a model that is

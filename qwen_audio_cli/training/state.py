@@ -17,7 +17,8 @@ from ..errors import ConfigError, UsageError
 from .files import write_tensors
 from .manifest import Item
 
-NAME = "resume.safetensors"
+NAME = "resume.state"
+"""No `.safetensors`, all of which are weights in the directory of a model."""
 _VALUE = "value"
 
 

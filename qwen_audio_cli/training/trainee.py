@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from ..errors import OutputWriteError, UsageError
 from ..families.base import Teachable
 from ..layout import SINGLE, small_names
 from . import lora
+from .augment import spec_augment
+from .batches import Example
 from .files import write_tensors
 from .network import Anatomy, anatomy
 from .recipe import Recipe
+from .step import answer_losses
 
 THINKERS = ("qwen-omni", "qwen3-omni-captioner")
 """Families of which a part is loaded only, so that no whole checkpoint can be written of them."""
@@ -59,6 +63,16 @@ class Trainee:
             weight.requires_grad_()
 
     @property
+    def label(self) -> str:
+        """What records call its model."""
+        return self.family.label
+
+    @property
+    def ear(self) -> Teachable:
+        """The family itself makes the lessons."""
+        return self.family
+
+    @property
     def count(self) -> int:
         """How many numbers are trained."""
         return sum(weight.numel() for weight in self.weights.values())
@@ -67,6 +81,27 @@ class Trainee:
     def hears(self) -> bool:
         """Whether anything is trained that audio goes through before it is part of a prompt."""
         return any(not name.startswith(self.anatomy.decoder) for name in self.weights)
+
+    def masked(self, features: Tensor, seed: str) -> Tensor:
+        """SpecAugment."""
+        return spec_augment(features, seed)
+
+    def losses(self, batch: Sequence[Example]) -> Tensor:
+        """The loss of each example, summed over its answer: [examples]."""
+        model = self.family.model
+        with nullcontext() if self.hears else torch.no_grad():
+            memories = self._encode([example.features for example in batch])
+            contexts = [model.open([memory], False) for memory in memories]
+        return answer_losses(model, [example.lesson for example in batch], contexts)
+
+    def _encode(self, features: Sequence[Tensor]) -> list[object]:
+        """Each clip alone or, where a call costs more than padding, all at once."""
+        model, device = self.family.model, next(iter(self.weights.values())).device
+        if device.type == "cpu":
+            return [m for clip in features for m in model.encode(clip[None], [clip.shape[1]])]
+        lengths = [clip.shape[1] for clip in features]
+        padded = torch.stack([pad(f, (0, max(lengths) - f.shape[1])) for f in features])
+        return list(model.encode(padded.to(device), lengths))
 
     @contextmanager
     def learning(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. What is wrong is said on standard error."""
     given = _parser().parse_args(arguments)
     try:
-        for kind in (*_KINDS, "recordings") if given.command == "all" else (given.command,):
+        for kind in _ALL if given.command == "all" else (given.command,):
             _make(kind, given)
         if given.command != "fetch":
             summarise(given.out)
@@ -42,8 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "command",
-        choices=["fetch", "speech", "notes", "scenes", "recordings", "all"],
-        help="fetch: download all packages; recordings: real test sets; the others: what is heard",
+        choices=[*_COMMANDS, "all"],
+        help="fetch: download all packages; translations: what the speech that is there says, in "
+        "English; recordings: real test sets; the others: what is heard",
     )
     parser.add_argument("--out", type=Path, help="the directory of the data")
     parser.add_argument("--seed", type=int, default=0, help="what is made follows from it")
@@ -91,6 +93,12 @@ def _speech(given: argparse.Namespace) -> None:
     )
 
 
+def _translations(given: argparse.Namespace) -> None:
+    from .translations import generate
+
+    generate(given.out, seed=given.seed, cache=given.cache)
+
+
 def _notes(given: argparse.Namespace) -> None:
     from .notes import generate
 
@@ -124,10 +132,12 @@ def _recordings(given: argparse.Namespace) -> None:
 
 
 _KINDS = ("speech", "notes", "scenes")
+_ALL = ("speech", "translations", "notes", "scenes", "recordings")
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = MappingProxyType(
     {
         "fetch": _fetch,
         "speech": _speech,
+        "translations": _translations,
         "notes": _notes,
         "scenes": _scenes,
         "recordings": _recordings,
@@ -146,7 +156,7 @@ def summarise(out: Path) -> None:
         for split in SPLITS:
             part = [item for item in items if item.split == split]
             if part:
-                print(f"{name:<12}{split:<6}{len(part):>8} items {_heard(part):>8.2f} h")
+                print(f"{name:<13}{split:<6}{len(part):>8} items {_heard(part):>8.2f} h")
     by_licence = _by_licence(corpora)
     width = max(map(len, by_licence), default=0)
     for licence, items in sorted(by_licence.items()):
@@ -195,7 +205,9 @@ def _by_licence(corpora: Mapping[str, Sequence[Item]]) -> dict[str, list[Item]]:
 
 def _heard(items: Sequence[Item]) -> float:
     """Hours of audio, each recording once however many items are about it."""
-    return sum({item.audio: item.seconds or 0.0 for item in items}.values()) / 3600
+    # Corpora name the same recording by different paths.
+    seconds = {os.path.normpath(item.audio): item.seconds or 0.0 for item in items}
+    return sum(seconds.values()) / 3600
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Real recordings to test with, never to learn from: prompts in five languages, sounds, notes."""
+"""Real recordings to test with, never to learn from: prompts in five languages, sounds, notes.
+
+Where nobody speaks, that nothing is to be transcribed is tested too.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import gzip
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +20,7 @@ from ...audio import SAMPLE_RATE
 from ...errors import ConfigError, ModelError
 from ..manifest import Item
 from .corpus import build, save
+from .described import SILENCE
 from .package_table import ASTERISK_LANGUAGES
 from .packages import PACKAGES, fetch
 from .sounds import decoded, gcompris
@@ -27,6 +31,7 @@ _LONGEST = 30.0  # seconds, what the models hear at once
 _GENDERS = {"f": "female", "m": "male"}
 # Lines about tones, and notes for whoever records, are no transcripts.
 _NOT_SAID = re.compile(r"[\[\]()<>{}_*/=]|\bsilence\b", re.IGNORECASE)
+_WORDLESS = re.compile(r"\[.+\]|<.+>|\(.+\)")  # the whole line, a note: tones, silence
 
 # Label -> what the names of its recordings match.
 _EVENTS: Mapping[str, str] = MappingProxyType(
@@ -77,6 +82,13 @@ _INSTRUMENTS = {
 _LABELLED: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {"sound-event": _EVENTS, "vocal-sound": _VOCAL_SOUNDS, "instrument": _INSTRUMENTS}
 )
+# Recordings in which nobody speaks or sings, by their names; doubtful ones are left out.
+_UNSPOKEN = re.compile(
+    "farm_animals/|instruments/|music/africa|memory-sound/.*/(LR(?!LaPause|Weird)|guitar)|melody/"
+    "|railroad/|Animal/|Effects/|Electronic/(?!Whoop)|Instruments/|Percussion/"
+    "|Human/(Footsteps|FingerSnap)|Music Loops/(?!Eggs|HipHop|HumanBeatbox)"
+)
+_UNSPOKEN_LANGUAGE = "en"  # asked for where there is none
 
 
 def generate(out: Path, *, seed: int, workers: int, cache: Path) -> Path:
@@ -89,9 +101,11 @@ def generate(out: Path, *, seed: int, workers: int, cache: Path) -> Path:
 def make_shard(cache: Path, folder: Path, _: np.random.Generator) -> list[Item]:
     """The prompts of one language, or the sounds."""
     number = int(folder.name)
-    if number < len(ASTERISK_LANGUAGES):
-        return _prompts(ASTERISK_LANGUAGES[number], cache, folder)
-    return _sounds(cache, folder)
+    if number == len(ASTERISK_LANGUAGES):
+        return _sounds(cache, folder)
+    language = ASTERISK_LANGUAGES[number]
+    items = _prompts(language, cache, folder)
+    return items + _wordless(cache, folder) if language == _UNSPOKEN_LANGUAGE else items
 
 
 # --- prompts -------------------------------------------------------------------------------------
@@ -99,49 +113,78 @@ def make_shard(cache: Path, folder: Path, _: np.random.Generator) -> list[Item]:
 
 def transcripts(language: str, cache: Path) -> dict[str, str]:
     """What the prompts of a language say, by their keys, which all languages share."""
+    lines = _script(language, cache).items()
+    return {key: words for key, words in lines if not _NOT_SAID.search(words)}
+
+
+def _script(language: str, cache: Path) -> dict[str, str]:
+    """What is said in the prompts of a language, by their keys; notes of what is heard instead."""
     package = PACKAGES[f"asterisk-core-sounds-{language}"]
     document = fetch(package, cache) / "usr" / "share" / "doc" / package.name
     text = gzip.decompress((document / f"core-sounds-{language}.txt.gz").read_bytes())
-    said: dict[str, str] = {}
+    lines: dict[str, str] = {}
     for line in text.decode("utf-8-sig").splitlines():
         key, colon, words = line.partition(":")
         words = " ".join(words.replace("...", " ").split())
-        if colon and not line.startswith(";") and words and not _NOT_SAID.search(words):
-            said[key.strip()] = words
-    return said
+        if colon and not line.startswith(";") and words:
+            lines[key.strip()] = words
+    return lines
 
 
 def _prompts(language: str, cache: Path, folder: Path) -> list[Item]:
     """Transcription of every prompt, its translation into English, its language and speaker."""
-    package = PACKAGES[f"asterisk-core-sounds-{language}-g722"]
-    (voice,) = (fetch(package, cache) / "usr" / "share" / "asterisk" / "sounds").iterdir()
     said, english = transcripts(language, cache), transcripts("en", cache)
-    keys = [
-        key
-        for key in sorted(said)
-        if (file := voice / f"{key}.g722").is_file() and 0 < _seconds(file) <= _LONGEST
-    ]
-    audio = {key: folder / f"{key.replace('/', '-')}.flac" for key in keys}
-    _decode({voice / f"{key}.g722": path for key, path in audio.items()})
     items: list[Item] = []
-    for key in keys:
-        item = functools.partial(
-            Item,
-            audio=audio[key],
-            split="test",
-            speaker=voice.name,
-            source=f"{package.name}: {key}",
-            licence=package.licence,
-            seconds=_seconds(voice / f"{key}.g722"),
-        )
+    for key, item in _decoded(language, said, cache, folder).items():
         items.append(item(task="asr", target=said[key], language=language))
         if min(map(_words, (said[key], english.get(key, "")))) < _LEAST_WORDS:
             continue
         items.append(item(task="language", target=language))
-        items.append(item(task="gender", target=_GENDERS[voice.name.split("_")[2]]))
+        items.append(item(task="gender", target=_GENDERS[item.keywords["speaker"].split("_")[2]]))
         if language != "en":
             items.append(item(task="translation", target=english[key], language=language, to="en"))
     return items
+
+
+def _wordless(cache: Path, folder: Path) -> list[Item]:
+    """Tones and silence among the prompts: there is nothing to transcribe."""
+    script = _script(_UNSPOKEN_LANGUAGE, cache).items()
+    keys = [key for key, words in script if _WORDLESS.fullmatch(words)]
+    found = _decoded(_UNSPOKEN_LANGUAGE, keys, cache, folder)
+    return [
+        item(task="asr", target=SILENCE, language=_UNSPOKEN_LANGUAGE, speaker=None)
+        for item in found.values()
+    ]
+
+
+def _decoded(
+    language: str, keys: Iterable[str], cache: Path, folder: Path
+) -> dict[str, functools.partial[Item]]:
+    """What is known of those prompts of a language that are recorded, and decoded, by their keys.
+
+    Prompts longer than the models hear at once are left out.
+    """
+    package = PACKAGES[f"asterisk-core-sounds-{language}-g722"]
+    (voice,) = (fetch(package, cache) / "usr" / "share" / "asterisk" / "sounds").iterdir()
+    found: dict[str, functools.partial[Item]] = {}
+    sources: dict[Path, Path] = {}
+    for key in sorted(keys):
+        file = voice / f"{key}.g722"
+        if not (file.is_file() and 0 < _seconds(file) <= _LONGEST):
+            continue
+        path = folder / f"{key.replace('/', '-')}.flac"
+        sources[file] = path
+        found[key] = functools.partial(
+            Item,
+            audio=path,
+            split="test",
+            speaker=voice.name,
+            source=f"{package.name}: {key}",
+            licence=package.licence,
+            seconds=_seconds(file),
+        )
+    _decode(sources)
+    return found
 
 
 def _words(text: str) -> int:
@@ -176,25 +219,29 @@ def _decode(files: Mapping[Path, Path]) -> None:
 
 
 def _sounds(cache: Path, folder: Path) -> list[Item]:
-    """Recordings whose names say what is heard."""
+    """Recordings whose names say what is heard, or that nobody speaks."""
     items: list[Item] = []
-    for package, name, licence, data in _named(cache):
-        for task, labels in _LABELLED.items():
-            for label, names in labels.items():
-                if re.search(names, name):
-                    samples = decoded(data)[: round(_LONGEST * SAMPLE_RATE)]
-                    path = folder / f"{len(items):03d}.flac"
-                    items.append(
-                        Item(
-                            audio=path,
-                            task=task,
-                            target=label,
-                            split="test",
-                            source=f"{package}: {name}",
-                            licence=licence,
-                            seconds=save(samples, path),
-                        )
-                    )
+    for number, (package, name, licence, data) in enumerate(_named(cache)):
+        answers: list[tuple[str, str, str | None]] = [
+            (task, label, None)
+            for task, labels in _LABELLED.items()
+            for label, names in labels.items()
+            if re.search(names, name)
+        ]
+        if _UNSPOKEN.search(name):
+            answers.append(("asr", SILENCE, _UNSPOKEN_LANGUAGE))
+        if answers:
+            path = folder / f"{number:03d}.flac"
+            seconds = save(decoded(data)[: round(_LONGEST * SAMPLE_RATE)], path)
+            item = functools.partial(
+                Item,
+                audio=path,
+                split="test",
+                source=f"{package}: {name}",
+                licence=licence,
+                seconds=seconds,
+            )
+            items += [item(task=task, target=to, language=of) for task, to, of in answers]
     return items
 
 

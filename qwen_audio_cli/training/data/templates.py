@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 from . import numerals
+from .foreign import FOREIGN
 
 
 class Piece(NamedTuple):
@@ -239,45 +241,25 @@ _ENGLISH: Mapping[str, Slot] = {
 SLOTS: Mapping[str, Mapping[str, Slot]] = MappingProxyType(
     {
         "en": _ENGLISH,
-        "es": {
-            "name": _among("Ana Carlos Elena Jorge Lucía Miguel Pilar Rafael Sofía"),
-            "place": _among("Madrid Sevilla Bogotá Lima Valencia Toledo Granada"),
-            "office": _choice("ventas", "soporte técnico", "facturación", "recepción"),
-            "day": _among("lunes martes miércoles jueves viernes sábado domingo"),
-            "month": _among("enero febrero marzo abril mayo junio julio agosto"),
-            "thing": _choice("la luz", "la radio", "la puerta", "el televisor", "el horno"),
-        },
-        "fr": {
-            "name": _among("Anne Bernard Claire Denis Élise François Julie Marc Sophie"),
-            "place": _among("Paris Lyon Marseille Nantes Lille Bordeaux Genève"),
-            "office": _choice("les ventes", "le support technique", "la facturation", "l'accueil"),
-            "day": _among("lundi mardi mercredi jeudi vendredi samedi dimanche"),
-            "month": _among("janvier février mars avril juin juillet août octobre"),
-            "thing": _choice("la lumière", "la radio", "la porte", "le four", "le chauffage"),
-        },
-        "it": {
-            "name": _among("Anna Bruno Chiara Davide Elena Franco Giulia Marco Paola"),
-            "place": _among("Roma Milano Napoli Torino Bologna Firenze Venezia"),
-            "office": _choice("le vendite", "il supporto tecnico", "la reception"),
-            "day": _among("lunedì martedì mercoledì giovedì venerdì sabato domenica"),
-            "month": _among("gennaio febbraio marzo aprile maggio giugno luglio"),
-            "thing": _choice("la luce", "la radio", "la porta", "il forno", "la finestra"),
-        },
-        "pt": {
-            "name": _among("Ana Bruno Carla Diego Elisa Fernando Júlia Marcos Paula"),
-            "place": _among("Lisboa Brasília Salvador Recife Curitiba Manaus Fortaleza"),
-            "office": _choice("vendas", "suporte técnico", "cobrança", "atendimento"),
-            "day": _among("segunda terça quarta quinta sexta"),
-            "month": _among("janeiro fevereiro março abril maio junho julho agosto"),
-            "thing": _choice("a luz", "o rádio", "a porta", "a televisão", "o forno"),
+        **{
+            language: {name: _choice(*values) for name, values in slots.items()}
+            for language, slots in FOREIGN.items()
         },
     }
 )
 
 
-def fill(template: str, language: str, rng: random.Random) -> tuple[Piece, ...]:
-    """A template's pieces, its slots filled by `rng`; punctuation stays at the words it is at."""
+class Filled(NamedTuple):
+    """The pieces of a template, and the names of its slots with what fills them, as written."""
+
+    pieces: tuple[Piece, ...]
+    slots: tuple[tuple[str, str], ...]
+
+
+def fill(template: str, language: str, rng: random.Random) -> Filled:
+    """Fill a template's slots by `rng`; punctuation stays at the words it is at."""
     pieces: list[Piece] = []
+    slots: list[tuple[str, str]] = []
     for word in template.split():
         match = _SLOT.fullmatch(word)
         if match is None:
@@ -285,10 +267,20 @@ def fill(template: str, language: str, rng: random.Random) -> tuple[Piece, ...]:
             continue
         before, name, after = match.groups()
         filling = _slot(language, name)(rng)
+        slots.append((name, " ".join(piece.written for piece in filling)))
         filling[0] = Piece(*(before + form for form in filling[0]))
         filling[-1] = Piece(*(_closed(form, after) for form in filling[-1]))
         pieces += filling
-    return tuple(pieces)
+    return Filled(tuple(pieces), tuple(slots))
+
+
+def translated(english: str, language: str, slots: Sequence[tuple[str, str]]) -> str:
+    """An English template with what fills, in another language, the slots of its counterpart."""
+    words = FOREIGN[language]
+    waiting: defaultdict[str, deque[str]] = defaultdict(deque)
+    for name, value in slots:
+        waiting[name].append(value if name in _NUMBERS else words[name][value])
+    return re.sub(r"\{(\w+)\}", lambda slot: waiting[slot[1]].popleft(), english)
 
 
 def _closed(form: str, mark: str) -> str:

@@ -11,16 +11,16 @@ import itertools
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ...errors import UsageError
 from ..manifest import SPLITS, Split
-from .prompts import TEMPLATES
-from .templates import Piece, fill, plain
+from .prompts import ENGLISH, TEMPLATES
+from .templates import Piece, fill, plain, translated
 
 Origin = Literal["wordnet", "template"]
 
@@ -43,12 +43,17 @@ _ODD = re.compile(r"\b[A-Z]{2}|(?<![A-Za-z])'|\w'(?![A-Za-z])|(?<!\w)-|-(?!\w)|[
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text of one language in pieces, each written and said; `split` is that of its sentences."""
+    """A text of one language in pieces, each written and said; `split` is that of its sentences.
+
+    `english` is what a text of another language is in English, as `written` has it.
+    """
 
     language: str
     pieces: tuple[Piece, ...]
     origin: Origin
     split: Split
+    # No part of what is spoken: the digest of a plan does not depend on it.
+    english: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def written(self) -> str:
@@ -64,6 +69,11 @@ class Text:
     def verbatim(self) -> str:
         """The text as a transcript without figures has it."""
         return " ".join(piece.verbatim for piece in self.pieces)
+
+
+class _Sentence(NamedTuple):
+    pieces: tuple[Piece, ...]
+    english: str | None = None
 
 
 def split_of(written: str) -> Split:
@@ -138,28 +148,36 @@ def _text(
     origin: Origin,
     split: Split,
     rng: random.Random,
-    sentence: Callable[[], tuple[Piece, ...]],
+    sentence: Callable[[], _Sentence],
 ) -> Text:
     """A sentence or, now and then, a paragraph of a few."""
-    pieces = sentence()
+    sentences = [sentence()]
     if rng.random() < _PARAGRAPH_SHARE:
         for _ in range(rng.randint(1, 3)):
-            more = sentence()
-            if sum(len(piece.said.split()) for piece in pieces + more) > _MOST_WORDS:
+            longer = [*sentences, sentence()]
+            if sum(len(piece.said.split()) for piece in _pieces(longer)) > _MOST_WORDS:
                 break
-            pieces += more
-    return Text(language, pieces, origin, split)
+            sentences = longer
+    english = " ".join(sentence.english for sentence in sentences if sentence.english)
+    return Text(language, _pieces(sentences), origin, split, english or None)
 
 
-def _example(book: Iterator[str]) -> tuple[Piece, ...]:
-    return tuple(plain(word) for word in next(book).split())
+def _pieces(sentences: Sequence[_Sentence]) -> tuple[Piece, ...]:
+    return tuple(piece for sentence in sentences for piece in sentence.pieces)
 
 
-def _filled(language: str, split: Split, rng: random.Random) -> tuple[Piece, ...]:
+def _example(book: Iterator[str]) -> _Sentence:
+    return _Sentence(tuple(plain(word) for word in next(book).split()))
+
+
+def _filled(language: str, split: Split, rng: random.Random) -> _Sentence:
     while True:
-        pieces = fill(rng.choice(TEMPLATES[language]), language, rng)
+        template = rng.choice(TEMPLATES[language])
+        pieces, slots = fill(template, language, rng)
         if split_of(" ".join(piece.written for piece in pieces)) == split:
-            return pieces
+            if language == "en":
+                return _Sentence(pieces)
+            return _Sentence(pieces, translated(ENGLISH[template], language, slots))
 
 
 def _passes(sentences: list[str], rng: random.Random) -> Iterator[str]:

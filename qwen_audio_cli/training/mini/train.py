@@ -1,0 +1,99 @@
+"""From directories of data to a training of mini that can run."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ...devices import find_device, find_dtype
+from ...errors import OutputWriteError, UsageError
+from ...families.mini import Mini
+from ...families.packed import trainable
+from ...layout import SMALL_SUFFIXES
+from ..data.corpus import MANIFEST
+from ..loop import Tell, Training
+from ..manifest import Item, read
+from .build import EMBEDDING_FILE, LAYERS_FILE
+from .learner import MiniLearner, said_in
+from .recipe import MiniRecipe
+
+DEV_ITEMS = 40
+"""Items of the dev split that are heard of each task."""
+
+
+def prepare(
+    base: Path,
+    data: Sequence[Path],
+    recipe: MiniRecipe,
+    output: Path,
+    *,
+    device: str,
+    dtype: str,
+    workers: int,
+    tell: Tell,
+    family_type: type[Mini] = Mini,
+) -> Training[MiniLearner]:
+    """Read the manifests under `data`, load the mini in `base`, and lay the frozen files out.
+
+    `family_type` is how it is asked.
+
+    Raises UsageError for what does not go together, ModelError and ConfigError for a model that is
+    not there or damaged, OutputWriteError where nothing can be written.
+    """
+    place = find_device(device)
+    kind = find_dtype(dtype, place)
+    family = family_type(base, "mini", merged=False)
+    with trainable():
+        family.load(kind, place)
+    learner = MiniLearner(family, recipe, kind, base)
+    items = tuple(chosen(corpora(data), recipe))
+    lay_out(base, output)
+    tell(f"{len(items):,} items; {learner.count:,} weights of {family.label} are trained")
+    return Training(learner, items, output, place, workers, tell)
+
+
+def corpora(directories: Iterable[Path]) -> Iterator[Item]:
+    """The items of all corpora in some directories. Raises UsageError where there are none."""
+    for directory in directories:
+        manifests = sorted(directory.glob(f"*/{MANIFEST}"))
+        if not manifests:
+            raise UsageError(f"{directory}: no corpora (*/{MANIFEST})")
+        for manifest in manifests:
+            yield from read(manifest)
+
+
+def chosen(items: Iterable[Item], recipe: MiniRecipe) -> Iterator[Item]:
+    """What is learned from, and of each task as many dev items as are heard."""
+    dev: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        if item.split == "test" or not recipe.portions.get(item.task, 1.0):
+            continue
+        if recipe.ctc_only and not said_in(item):
+            continue
+        if item.split == "dev":
+            dev[item.task].append(item)
+        else:
+            yield item
+    for task, candidates in sorted(dev.items()):
+        yield from random.Random(task).sample(candidates, min(DEV_ITEMS, len(candidates)))
+
+
+def lay_out(base: Path, output: Path) -> None:
+    """Put the files that training leaves as they are into `output`. Raises OutputWriteError."""
+    kept = {EMBEDDING_FILE, LAYERS_FILE}
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for path in base.iterdir():
+            if path.name not in kept and path.suffix not in SMALL_SUFFIXES:
+                continue
+            if not (new := output / path.name).exists():
+                try:
+                    os.link(path.resolve(), new)
+                except OSError:  # another disk
+                    shutil.copyfile(path, new)
+    except OSError as error:
+        raise OutputWriteError(f"{output}: cannot be written: {error.strerror}") from error

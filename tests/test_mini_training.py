@@ -1,0 +1,294 @@
+"""Mini is trained: what it hears once is what it hears, spelling and answers are learned, saved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import recording
+from lessons import SPOKEN, item
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import ctc_loss
+
+from qwen_audio_cli import Qwa
+from qwen_audio_cli.errors import UsageError
+from qwen_audio_cli.families.base import Subject
+from qwen_audio_cli.families.mini import Mini
+from qwen_audio_cli.training.batches import Example, Lessons
+from qwen_audio_cli.training.loop import Training
+from qwen_audio_cli.training.manifest import Item, write
+from qwen_audio_cli.training.mini.compare import compare
+from qwen_audio_cli.training.mini.learner import FrozenEar, MiniLearner, said_in
+from qwen_audio_cli.training.mini.prompting import Flat, Untagged
+from qwen_audio_cli.training.mini.recipe import MiniRecipe
+from qwen_audio_cli.training.mini.tag_results import table
+from qwen_audio_cli.training.mini.train import prepare
+from qwen_audio_cli.training.step import answer_losses
+
+pytest.importorskip("gguf", reason="gguf, of the extra 'train', is not installed")
+import tiny_mini
+from tiny_mini import Built
+
+FROZEN = ("base-layers.safetensors", "base-embedding.safetensors", "tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return tiny_mini.tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def said(name: str, text: str, **values: Any) -> Item:
+    """A recording whose words are known."""
+    words = tuple((word, 0.1 * n, 0.1 * n + 0.1) for n, word in enumerate(text.split()))
+    return item(name, text, words=words, **values)
+
+
+def corpus(folder: Path, items: list[Item]) -> Path:
+    """A directory of one corpus."""
+    (folder / "data" / "speech").mkdir(parents=True)
+    write(items, folder / "data" / "speech" / "manifest.jsonl")
+    return folder / "data"
+
+
+def trained(
+    base: Path, output: Path, data: Path, recipe: MiniRecipe, family: type[Mini] = Mini
+) -> Training[MiniLearner]:
+    run = prepare(
+        base,
+        [data],
+        recipe,
+        output,
+        device="cpu",
+        dtype="float32",
+        workers=1,
+        tell=lambda line: None,
+        family_type=family,
+    )
+    run.run(resume=False)
+    return run
+
+
+def example(family: Mini, given: Item, features: Tensor) -> Example:
+    seconds = len(recording(given.audio.stem)) / 16_000
+    return Example(given, features, family.lesson(given.job(), Subject((seconds,)), given.target))
+
+
+def test_the_frozen_ear_hears_what_the_network_hears(tiny: Built) -> None:
+    family = tiny.plain()
+    learner = MiniLearner(family, MiniRecipe(rank=2, ctc=0.0), torch.float32, tiny.directory)
+    examples, memories = [], []
+    for name, text in SPOKEN.items():
+        samples = recording(name)
+        examples.append(example(family, item(name, text), learner.ear.features(samples)))
+        mel = family.features(samples)
+        memories += family.model.encode(mel[None], [mel.shape[1]])
+    whole = answer_losses(family.model, [one.lesson for one in examples], memories)
+    torch.testing.assert_close(learner.losses(examples), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_a_recording_is_heard_once(tiny: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = tiny.plain()
+    heard = []
+    encoded = family.model.audio.encoded
+    monkeypatch.setattr(
+        family.model.audio, "encoded", lambda *given: heard.append(1) or encoded(*given)
+    )
+    ear = FrozenEar(family)
+    samples = recording("en-one-participant")
+    assert torch.equal(ear.features(samples), ear.features(samples.copy()))
+    ear.features(samples[:32_000])
+    assert len(heard) == 2
+
+
+def test_spelling_is_learned_by_torchs_ctc_loss_among_all_pieces(
+    tiny: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = tiny.plain()
+    learner = MiniLearner(family, MiniRecipe(ctc_only=True), torch.float32, tiny.directory)
+    own = family.tokenizer.encode(" one other")
+    everything = torch.tensor(sorted({*family.tokenizer.spellable, *own}))
+    monkeypatch.setattr(learner.__class__, "_pieces", lambda self, targets: everything)
+    given = said("en-one-participant", "One, other!")
+    features = learner.ear.features(recording("en-one-participant"))
+    silent = replace(given, target="<|sil|>", words=None)
+    unknown = replace(given, words=None)
+    ours = learner.losses([example(family, one, features) for one in (given, silent, unknown)])
+    rows = family.model.audio.projected(features.T[None], [features.shape[1]])[0]
+    scores = family.model.ctc(rows, family.model.decoder.wte.weight[everything])
+    for text, loss in zip((" one other", ""), ours[:2], strict=True):
+        target = [everything.tolist().index(id) for id in family.tokenizer.encode(text)]
+        theirs = ctc_loss(
+            scores, torch.tensor(target), [len(rows)], [len(target)], len(everything), "sum"
+        )
+        torch.testing.assert_close(loss, theirs.view(()), rtol=1e-4, atol=1e-3)
+    assert ours[2] == 0  # nobody knows what is said
+
+
+def test_what_is_said_is_known_of_verbatim_transcripts_and_of_silence() -> None:
+    assert said_in(said("en-one-participant", "Don't stop, 5 cats")) == " don't stop cats"
+    assert said_in(item("en-one-participant", "press 5")) is None
+    assert said_in(item("en-one-participant", "<|sil|>")) == ""
+
+
+def test_portions_are_how_often_an_epoch_hears_an_item(tiny: Built) -> None:
+    tasks = {"asr": 1.0, "gender": 0.0, "language": 2.5}
+    items = [
+        item("en-one-participant", {"asr": "one", "gender": "male", "language": "en"}[task])
+        if task == "asr"
+        else Item(
+            audio=item("en-one-participant", "x").audio,
+            target={"gender": "male", "language": "en"}[task],
+            task=task,
+        )
+        for task in tasks
+        for _ in range(20)
+    ]
+    lessons = Lessons(FrozenEar(tiny.plain()), items, 0, portions=tasks)
+    heard = [place for batch in lessons.plan(2000, 3) for place in batch]
+    counts = {task: sum(items[place].task == task for place in heard) for task in tasks}
+    assert counts["asr"] == 20
+    assert counts["gender"] == 0
+    assert 40 < counts["language"] < 60
+    assert {heard.count(p) for p in heard if items[p].task == "language"} == {2, 3}
+
+
+@pytest.fixture(scope="module")
+def taught(tiny: Built, tmp_path_factory: pytest.TempPathFactory) -> Training[MiniLearner]:
+    """Spelling first, then the answers, as mini is trained."""
+    folder = tmp_path_factory.mktemp("taught")
+    items = [said(name, text) for name, text in SPOKEN.items()]
+    dev = [replace(one, split="dev") for one in items[:1]]
+    data = corpus(folder, items + dev)
+    spell = MiniRecipe(ctc_only=True, steps=60, rate=3e-3, warmup=0.1, rows=2000)
+    trained(tiny.directory, folder / "spells", data, spell)
+    answer = MiniRecipe(steps=60, rate=5e-3, rank=16, alpha=64, rows=2000, warmup=0.1)
+    return trained(folder / "spells", folder / "mini", data, answer)
+
+
+def test_what_was_taught_is_answered_and_spelled(taught: Training[MiniLearner]) -> None:
+    qwa = Qwa(model=str(taught.output), device="cpu", dtype="float32")
+    for name, text in SPOKEN.items():
+        (record,) = qwa.transcribe(
+            item(name, text).audio, language=name[:2], vad=False, timestamps=True
+        )
+        assert record.text == text
+        words = [word for segment in record.segments or () for word in segment.words or ()]
+        assert [word.word.strip() for word in words] == text.split()
+
+
+def test_what_is_saved_is_what_was_trained_and_the_base_is_as_it_was(
+    taught: Training[MiniLearner], tiny: Built
+) -> None:
+    saved = tiny_mini.plain(taught.output)
+    learner = taught.trainee
+    for name, text in SPOKEN.items():
+        one = example(saved, item(name, text), learner.ear.features(recording(name)))
+        memory = saved.model.encode((mel := saved.features(recording(name)))[None], [mel.shape[1]])
+        with torch.no_grad():
+            again = answer_losses(saved.model, [one.lesson], memory)
+            before = learner.losses([one])
+        torch.testing.assert_close(again, before, rtol=2e-2, atol=2e-2)  # kept in float16
+    for name in FROZEN:
+        assert (taught.output / name).read_bytes() == (tiny.directory / name).read_bytes()
+    assert Mini(taught.output, "mini").label != Mini(tiny.directory, "mini").label
+
+
+def test_training_goes_on_with_what_was_learned_and_then_tunes_the_encoder(
+    taught: Training[MiniLearner], tmp_path: Path
+) -> None:
+    recipe = replace(taught.recipe, steps=1, rate=1e-3, encoder_layers=1)
+    data = corpus(tmp_path, [said(name, text) for name, text in SPOKEN.items()])
+    run = trained(taught.output, tmp_path / "further", data, recipe)
+    (begun,) = (line["loss"] for line in run.state.recorded if "loss" in line)
+    assert begun < 0.5  # of an untrained decoder it is above 5
+    names = load_file(tmp_path / "further" / "lora" / "adapter_model.safetensors")
+    blocks = {name.split(".audio.blocks.")[1][0] for name in names if ".audio." in name}
+    assert blocks == {"5"}
+    saved, before = (tiny_mini.plain(path).model for path in (run.output, taught.output))
+    changed = {
+        name
+        for name, weight in saved.audio.blocks.named_parameters()  # type: ignore[attr-defined]
+        if not torch.equal(weight, before.audio.blocks.get_parameter(name))  # type: ignore[attr-defined]
+    }
+    assert changed
+    assert all(name.startswith("5.") for name in changed)
+    with pytest.raises(UsageError, match=r"is \[16, .*\], not \[8, "):
+        trained(taught.output, tmp_path / "other", data, replace(recipe, rank=8))
+
+
+def test_a_tuned_mini_is_tuned_beside_its_own_low_rank_part(
+    taught: Training[MiniLearner], tmp_path: Path
+) -> None:
+    """Mini's own part is below that of who tunes it: nothing of it is lost."""
+    from lessons import training
+
+    from qwen_audio_cli.training.recipe import Recipe
+
+    tuning = training(
+        taught.output, tmp_path / "tuned", [item("en-one-participant", "x y")], Recipe(steps=1)
+    )
+    for one, text in SPOKEN.items():
+        given = example(tuning.trainee.family, item(one, text), torch.empty(0))  # type: ignore[arg-type]
+        mel = tuning.trainee.family.features(recording(one))
+        memory = tuning.trainee.family.model.encode(mel[None], [mel.shape[1]])
+        with torch.no_grad():
+            loss = answer_losses(tuning.trainee.family.model, [given.lesson], memory)
+        assert loss.item() < 1.0
+
+
+def test_other_ways_of_asking_say_less(tiny: Built) -> None:
+    families = [kind(tiny.directory, "mini") for kind in (Mini, Flat, Untagged)]
+    tagged, untagged = families[0], families[2]
+    subject = Subject((2.0,))
+    asked = item("en-one-participant", "no", task="audio-qa", language=None, question="Is it?")
+    for given in (item("en-one-participant", "x"), asked):
+        prompts = [family.lesson(given.job(), subject, given.target).prompt for family in families]
+        audio = untagged._audio(subject)
+        question = tagged.tokenizer.encode(given.question) if given.question else []
+        assert prompts[2] == [*audio, *question]
+        assert len(prompts[1]) == len(prompts[2]) + 1
+        assert len(prompts[0]) > len(prompts[1])
+        assert all(prompt[: len(audio)] == audio for prompt in prompts)
+
+
+def test_the_comparison_is_a_table_of_all_ways_and_goes_on_where_it_was(
+    tiny: Built, tmp_path: Path
+) -> None:
+    items = [said(name, text) for name, text in SPOKEN.items()]
+    data = corpus(tmp_path, items + [replace(one, split="dev") for one in items])
+    recipe = MiniRecipe(steps=1, rank=2)
+    told: list[str] = []
+
+    def run() -> str:
+        return table(
+            compare(
+                tiny.directory,
+                [data],
+                recipe,
+                [0, 1],
+                tmp_path / "tags",
+                device="cpu",
+                dtype="float32",
+                tell=told.append,
+            )
+        )
+
+    first = run()
+    assert "| asr (2) |" in first
+    assert [line for line in told if "seed" in line] == [
+        f"{name}, seed {seed}" for seed in (0, 1) for name in ("tags", "flat", "none")
+    ]
+    told.clear()
+    assert run() == first == (tmp_path / "tags" / "tags.md").read_text()
+    assert told == []
+
+
+def test_nothing_to_learn_from_is_said(tiny: Built, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no corpora"):
+        trained(tiny.directory, tmp_path / "out", tmp_path, MiniRecipe(steps=1))
+    with pytest.raises(UsageError, match="kept as it is stored"):
+        MiniRecipe(full=True)
