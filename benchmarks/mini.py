@@ -32,8 +32,7 @@ def table(rows: Iterable[Row]) -> str:
     for row in rows:
         bar = f"{'at most' if row.most else 'at least'} {written(row.bar, row.unit)}"
         values = (written(value, row.unit) for value in (row.value, row.peer))
-        reached = "" if row.value is None else "met" if row.met else "missed"
-        told = "; ".join(filter(None, (reached, row.note)))
+        told = "; ".join(filter(None, (row.outcome, row.note)))
         lines.append(f"| {row.what} | {bar} | {' | '.join(values)} | {row.count} | {told} |")
     return "\n".join(lines)
 
@@ -69,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = measure(bench, given.only)
     print(table(rows))
     about = {"benchmark": "mini", "model": str(given.model), "limit": given.limit}
-    figures = {**about, "seed": given.seed, "rows": [{**asdict(r), "met": r.met} for r in rows]}
+    told = [{**asdict(row), "outcome": row.outcome} for row in rows]
+    figures = {**about, "seed": given.seed, "rows": told}
     text = json.dumps({**figures, "machine": machine}, indent=1, ensure_ascii=False)
     given.out.write_text(text + "\n", encoding="utf-8")
 

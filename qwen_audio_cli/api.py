@@ -8,6 +8,7 @@ for record in Qwa().transcribe(["talk.wav"], timestamps=True):
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,12 +25,14 @@ from .options import Options
 from .queries import Query, each_once, share
 from .readback import exchanges
 from .records import ErrorRecord, Record
-from .tasks import FAMILIES, Task
+from .tasks import Task, able_families
 
 if TYPE_CHECKING:
     from .families.base import Family
     from .models import ModelCard
     from .plan import TaskPlan
+
+LOG = logging.getLogger(__name__)
 
 MOST_WORKERS = 256
 
@@ -94,6 +97,7 @@ class Qwa:
     order: str = "completion"
     deterministic: bool = False
     families: dict[str, Family] = field(default_factory=dict, init=False, repr=False)
+    _warned: set[str] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
@@ -208,7 +212,9 @@ class Qwa:
         Raises UsageError for what a task or the model cannot do, ModelError and ConfigError for a
         model or a device that is not there.
         """
-        answering = self._verify(queries)
+        name, family = self._open(queries)
+        answering = self._verify(name, family, queries)
+        self._warn(family, queries)
         first = queries[0]  # all take sources alike
 
         def answer(
@@ -220,18 +226,31 @@ class Qwa:
 
         return answer
 
-    def _verify(self, queries: Sequence[Query]) -> Answering:
-        """The same for a run that is given sources as `group` gives them."""
+    def _open(self, queries: Sequence[Query]) -> tuple[str, Family]:
+        """The model that does all of a run, and its name."""
         tasks = [query.task for query in queries]
+        name = self.model or default_for(*tasks)
+        prepare_torch(deterministic=self.deterministic)
+        family = self._family(name, queries)
+        _require_all(family.name, tasks)
+        return name, family
+
+    def _warn(self, family: Family, queries: Sequence[Query]) -> None:
+        """Say once of each task that a model does, but not well."""
+        unsure = [q.task.name for q in queries if family.name in q.task.experimental]
+        if new := [name for name in unsure if name not in self._warned]:
+            self._warned.update(new)
+            LOG.warning(
+                "%s is experimental at %s: expect wrong answers", family.label, ", ".join(new)
+            )
+
+    def _verify(self, name: str, family: Family, queries: Sequence[Query]) -> Answering:
+        """The same for a run that is given sources as `group` gives them."""
         speech_alone = all(query.finds_speech for query in queries)
         hashes = [
             query.options.hash(query.command, full_window=self.full_window, vad=speech_alone)
             for query in queries
         ]
-        name = self.model or default_for(*tasks)
-        prepare_torch(deterministic=self.deterministic)
-        family = self._family(name, queries)
-        _require_all(family.name, tasks)
         plans = tuple(map(_task_plan, queries, hashes))
         for plan in plans:
             family.check(plan.job)
@@ -316,7 +335,8 @@ class Qwa:
 
 def _on_device(qwa: Qwa, queries: Sequence[Query], device: str) -> Answering:
     """A run of a fleet, in the process of one device."""
-    return replace(qwa, device=device)._verify(queries)
+    qwa = replace(qwa, device=device)
+    return qwa._verify(*qwa._open(queries), queries)
 
 
 def prepare_torch(*, deterministic: bool = False) -> None:
@@ -329,10 +349,10 @@ def _require_all(family: str, tasks: Sequence[Task]) -> None:
     """Raise UsageError naming the families that can do all tasks, where this one cannot."""
     unable = [task.name for task in tasks if family not in task.families]
     if unable and len(tasks) > 1:
-        able = [name for name in FAMILIES if all(name in task.families for task in tasks)]
+        able = ", ".join(able_families(tasks)) or "none"
         raise UsageError(
             f"{family} cannot do {', '.join(unable)}; "
-            f"families that can do all tasks of this run: {', '.join(able) or 'none'}"
+            f"families that can do all tasks of this run: {able}"
         )
 
 

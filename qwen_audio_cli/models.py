@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from .tasks import Task
 if TYPE_CHECKING:
     from .families.base import Family
 
+LOG = logging.getLogger(__name__)
+
 ALIGNER = "qwen3-forced-aligner"
 """The alias, and the family, of what tells Qwen3-ASR when words are spoken."""
 
@@ -28,8 +31,9 @@ ALIGNER = "qwen3-forced-aligner"
 class ModelCard:
     """One row of `qwa models`.
 
-    `source` is its name on the hub, `parameters` counts in millions what is loaded of it, `window`
-    is the longest clip it hears in seconds, `directory` where it is embedded.
+    `source` is its name on the hub, empty where it is on none, `parameters` counts in millions what
+    is loaded of it, `window` is the longest clip it hears in seconds, `directory` where it is
+    embedded.
     """
 
     alias: str
@@ -44,17 +48,23 @@ class ModelCard:
         """Bytes that its weights take in 16 bits each."""
         return 2_000_000 * self.parameters
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is part of this installation."""
+        return self.directory is not None and self.directory.is_dir()
+
     def find(self, revision: str | None = None) -> Path | None:
         """The directory of its checkpoint, where it is on this machine."""
         if self.directory is None:
             return hub.find(self.source, revision)
-        return self.directory if self.directory.is_dir() else None
+        return self.directory if self.is_embedded else None
 
 
 # Parameters: from the weights' sizes on the hub, or counted in a network of the checkpoint's
 # configuration; of Omni models those of the thinker that hear and write.
 MODELS: tuple[ModelCard, ...] = (
     ModelCard("whisper-base", "whisper", "openai/whisper-base", 73, 30, WEIGHTS / "whisper-base"),
+    ModelCard("mini", "mini", "", 159, 30, WEIGHTS / "mini"),
     ModelCard("whisper-tiny", "whisper", "openai/whisper-tiny", 38, 30),
     ModelCard("whisper-small", "whisper", "openai/whisper-small", 242, 30),
     ModelCard("whisper-medium", "whisper", "openai/whisper-medium", 764, 30),
@@ -105,17 +115,26 @@ class Wanted:
 
 
 def default_for(*tasks: Task) -> str:
-    """The best embedded model that can do all of `tasks`. Raises UsageError where none can."""
+    """The best embedded model that can do all of `tasks`, and is experimental at none.
+
+    Raises UsageError where there is none.
+    """
     able = [card for card in MODELS if all(card.family in task.families for task in tasks)]
-    for card in able:
-        if card.directory is not None and card.directory.is_dir():
+    trying = [card for card in able if any(card.family in task.experimental for task in tasks)]
+    sure = [card for card in able if card not in trying]
+    for card in sure:
+        if card.is_embedded:
             return card.alias
     what = ", ".join(f"'{task.name}' ({task.title})" for task in tasks)
-    names = ", ".join(card.alias for card in able)
-    can = f"models that can: {names}" if able else "no model of this release can"
+    tries = " or ".join(
+        f"{card.alias} (--model {card.alias})" for card in trying if card.is_embedded
+    )
+    names = ", ".join(card.alias for card in sure if card.directory is None)
     raise UsageError(
-        f"no embedded model can do {'all of ' if len(tasks) > 1 else ''}{what}; {can} "
-        "(--model NAME fetches one)"
+        f"no embedded model can do {'all of ' if len(tasks) > 1 else ''}{what}"
+        + (f", but experimentally {tries}" if tries else "")
+        + (f"; models that can: {names} (--model NAME fetches one)" if names else "")
+        + ("" if tries or names else "; no model of this release can")
     )
 
 
@@ -148,6 +167,8 @@ def fetch(wanted: Wanted) -> Path:
     directory = place.directory
     if directory is None:
         directory = hub.pull(place.repository, wanted.revision)
+    elif wanted.name in CARDS:
+        LOG.info("%s is part of this package: there is nothing to fetch", wanted.name)
     if not directory.is_dir():
         raise ModelError(f"{directory}: no such model directory")
     if is_adapter(directory):
@@ -171,9 +192,10 @@ def _find_place(wanted: Wanted) -> _Place:
         if card.directory is None:
             return _Place(name, None, card.source)
         if wanted.revision is not None:
-            raise UsageError(
-                f"{name} is embedded, and has no other revision; {card.source} names it on the hub"
-            )
+            others = f"; {card.source} names it on the hub" if card.source else ""
+            raise UsageError(f"{name} is embedded, and has no other revision{others}")
+        if not card.is_embedded:
+            raise ModelError(f"{name} is not part of this installation: no {card.directory}")
         return _Place(name, card.directory)
     is_directory = os.path.isdir(path)  # noqa: PTH112 - never raises
     if not is_directory and hub.REPOSITORY.fullmatch(name):

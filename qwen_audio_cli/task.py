@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, get_args
@@ -12,6 +13,7 @@ from .tags import PHASE_OF, TRADITIONAL_CHINESE, TagSequence, TaskTag, neutralis
 Command = Literal["transcribe", "translate", "caption", "classify", "timestamp", "ask"]
 Family = Literal[
     "whisper",
+    "mini",
     "qwen-audio",
     "qwen-audio-chat",
     "qwen2-audio",
@@ -26,6 +28,8 @@ COMMANDS: tuple[Command, ...] = get_args(Command)
 FAMILIES: tuple[Family, ...] = get_args(Family)
 TAKES_CONTEXT: frozenset[Family] = frozenset({"qwen3-asr"})
 """The families that can be told of names and terms that may be spoken."""
+WRITES_ENGLISH: frozenset[Family] = frozenset({"whisper", "mini"})
+"""The families that learned to write English alone, but for what is said in another language."""
 
 
 class Parser(Enum):
@@ -55,7 +59,8 @@ class Task:
     `clips` is how many clips one request takes, None for any number. `speech` is whether only
     speech is listened to, so that voice activity may cut the source. `aligns` is whether a text
     that the user gives is looked for in the audio. `inferred` marks a tag path read off the names
-    of the original's tokens; the others stand in its scripts.
+    of the original's tokens; the others stand in its scripts. `experimental` are the families that
+    do the task, and not well enough to be chosen for it by anyone but the user.
     """
 
     name: str
@@ -74,6 +79,7 @@ class Task:
     speech: bool = False
     aligns: bool = False
     inferred: bool = False
+    experimental: frozenset[Family] = frozenset()
 
     @property
     def scored(self) -> bool:
@@ -120,16 +126,17 @@ class Task:
 
         `target` is the code of the language to write, if the user chose one.
         """
-        able = [name for name in FAMILIES if name in self.families]
-        if family not in able:
-            can = ", ".join(able)
+        if family not in self.families:
             raise UsageError(
-                f"{family} cannot do {self.name} ({self.title}); families that can: {can}"
+                f"{family} cannot do {self.name} ({self.title}); families that can: "
+                f"{', '.join(able_families([self]))}"
             )
-        if self.tag == "translate" and family == "whisper" and target not in (None, "en"):
-            can = ", ".join(name for name in able if name != family)
+        english_alone = self.tag != "transcribe" and family in WRITES_ENGLISH
+        if english_alone and target not in (None, "en"):
+            able = able_families([self], besides=WRITES_ENGLISH)
+            does = "translates into" if self.tag == "translate" else "answers in"
             raise UsageError(
-                f"whisper translates into English only; families that can write {target}: {can}"
+                f"{family} {does} English only; families that can write {target}: {', '.join(able)}"
             )
 
     def _timed(self, asked: bool | None) -> bool:
@@ -162,3 +169,18 @@ class Task:
         for option, value in options.items():
             if value is not None:
                 raise UsageError(f"{self.name}: takes no {option}")
+
+
+def able_families(tasks: Collection[Task], besides: frozenset[Family] = frozenset()) -> list[str]:
+    """The families, but for `besides`, that can do all of `tasks`, experimental ones marked."""
+    return [
+        marked(family, family, tasks)
+        for family in FAMILIES
+        if family not in besides and all(family in task.families for task in tasks)
+    ]
+
+
+def marked(name: str, family: Family, tasks: Iterable[Task]) -> str:
+    """The name of a family, or of a model of it, as one that does all of `tasks`."""
+    experimental = any(family in task.experimental for task in tasks)
+    return f"{name} (experimental)" if experimental else name

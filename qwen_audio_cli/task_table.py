@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 
 from . import labels
 from .languages import LANGUAGES
 from .tags import UNKNOWN
 from .task import Family, Parser, Task
+
+EXPERIMENTAL: Mapping[Family, frozenset[str]] = MappingProxyType(
+    {
+        "mini": frozenset(
+            {
+                "asr",
+                "translation",
+                "audio-caption",
+                "music-caption",
+                "custom",
+                "word-times",
+                "audio-qa",
+                "music-qa",
+            }
+        )
+    }
+)
+"""The tasks that a family learned, and does not do well enough to be chosen for by itself."""
 
 _TAGGED: frozenset[Family] = frozenset({"qwen-audio"})
 _CHATS: frozenset[Family] = frozenset({"qwen-audio-chat", "qwen2-audio-instruct", "qwen-omni"})
@@ -16,6 +37,7 @@ _ALL_QWEN_AUDIO = _TAGGED | _CHATS
 _PROMPTED: frozenset[Family] = _ALL_QWEN_AUDIO | {"qwen2-audio"}
 _WHISPER: frozenset[Family] = frozenset({"whisper"})
 _QWEN3_ASR: frozenset[Family] = frozenset({"qwen3-asr"})
+_MINI: frozenset[Family] = frozenset({"mini"})
 
 _transcript = partial(
     Task,
@@ -39,7 +61,7 @@ _TRANSCRIBE = (
     _transcript(
         name="asr",
         title="speech recognition",
-        families=_PROMPTED | _WHISPER | _QWEN3_ASR,
+        families=_PROMPTED | _WHISPER | _QWEN3_ASR | _MINI,
         timestamps=(False, True),
     ),
     _transcript(
@@ -94,7 +116,7 @@ _TRANSLATE = (
         tag="translate",
         parser=Parser.TEXT,
         metric="bleu",
-        families=_PROMPTED | _WHISPER,
+        families=_PROMPTED | _WHISPER | _MINI,
         instructions=("itn", "wo_itn"),
         speech=True,
     ),
@@ -112,13 +134,13 @@ _CAPTION = (
     _caption(
         name="audio-caption",
         title="a sentence about what is heard",
-        families=_PROMPTED | {"qwen3-omni-captioner"},
+        families=_PROMPTED | _MINI | {"qwen3-omni-captioner"},
         instructions=("caption_clotho", "caption_audiocaps", "caption_plain"),
     ),
     _caption(
         name="music-caption",
         title="a description of a piece of music",
-        families=_ALL_QWEN_AUDIO | {"qwen3-omni-captioner"},
+        families=_ALL_QWEN_AUDIO | _MINI | {"qwen3-omni-captioner"},
         instructions=("music_description",),
         inferred=True,
     ),
@@ -151,7 +173,7 @@ _CLASSIFY_SPEECH = (
         tag="transcribe",
         parser=Parser.LABEL,
         metric="accuracy",
-        families=_ALL_QWEN_AUDIO | _WHISPER | _QWEN3_ASR,
+        families=_ALL_QWEN_AUDIO | _WHISPER | _QWEN3_ASR | _MINI,
         instructions=("wo_itn",),
         labels=tuple(LANGUAGES),
         speech=True,
@@ -163,7 +185,12 @@ _CLASSIFY_SPEECH = (
         labels=labels.DIALECTS,
         audio_language="zh",
     ),
-    _speaker(name="gender", title="gender of the speaker", labels=labels.GENDERS),
+    _speaker(
+        name="gender",
+        title="gender of the speaker",
+        labels=labels.GENDERS,
+        families=_ALL_QWEN_AUDIO | _MINI,
+    ),
     _speaker(name="age", title="age of the speaker", labels=labels.AGES),
     _classify(
         name="emotion",
@@ -211,6 +238,7 @@ _CLASSIFY_SOUND = (
     _classify(
         name="sound-event",
         title="kind of sound",
+        families=_ALL_QWEN_AUDIO | _MINI,
         instructions=("event", "audioset_ontology"),
         labels=labels.SOUND_EVENTS,
         inferred=True,
@@ -230,6 +258,7 @@ _CLASSIFY_SOUND = (
     _classify(
         name="custom",
         title="any labels of yours, for any question",
+        families=_ALL_QWEN_AUDIO | _MINI,
         tag="question",
         question="What is heard in the audio?",
         audio_language="en",
@@ -242,13 +271,23 @@ _CLASSIFY_MUSIC = (
         parser=Parser.NOTE,
         families=_TAGGED,
     ),
-    _note(name="instrument", title="instrument family", labels=labels.INSTRUMENTS),
-    _note(name="pitch", title="MIDI pitch of a note", labels=labels.PITCHES, families=_TAGGED),
+    _note(
+        name="instrument",
+        title="instrument family",
+        labels=labels.INSTRUMENTS,
+        families=_ALL_QWEN_AUDIO | _MINI,
+    ),
+    _note(
+        name="pitch",
+        title="MIDI pitch of a note",
+        labels=labels.PITCHES,
+        families=_TAGGED | _MINI,
+    ),
     _note(
         name="velocity",
         title="MIDI velocity of a note",
         labels=labels.VELOCITIES,
-        families=_TAGGED,
+        families=_TAGGED | _MINI,
     ),
     _note(
         name="qualities",
@@ -277,7 +316,7 @@ _TIMESTAMP = (
         tag="transcribe",
         parser=Parser.WORDS,
         metric="aas",
-        families=_TAGGED | _WHISPER | _QWEN3_ASR,
+        families=_TAGGED | _WHISPER | _QWEN3_ASR | _MINI,
         speech=True,
     ),
     _timed(
@@ -323,11 +362,15 @@ _ask = partial(
     audio_language="en",
 )
 _ASK = (
-    _ask(name="audio-qa", title="questions about speech and sounds", families=_ALL_QWEN_AUDIO),
+    _ask(
+        name="audio-qa",
+        title="questions about speech and sounds",
+        families=_ALL_QWEN_AUDIO | _MINI,
+    ),
     _ask(
         name="music-qa",
         title="questions about music",
-        families=_ALL_QWEN_AUDIO,
+        families=_ALL_QWEN_AUDIO | _MINI,
         inferred=True,
     ),
     _ask(
@@ -339,14 +382,22 @@ _ASK = (
     ),
 )
 
-TABLE: tuple[Task, ...] = (
-    *_TRANSCRIBE,
-    *_TRANSLATE,
-    *_CAPTION,
-    *_CLASSIFY_SPEECH,
-    *_CLASSIFY_SOUND,
-    *_CLASSIFY_MUSIC,
-    *_TIMESTAMP,
-    *_ASK,
+
+def _experimental(task: Task) -> frozenset[Family]:
+    return frozenset(family for family, names in EXPERIMENTAL.items() if task.name in names)
+
+
+TABLE: tuple[Task, ...] = tuple(
+    replace(task, experimental=_experimental(task))
+    for task in (
+        *_TRANSCRIBE,
+        *_TRANSLATE,
+        *_CAPTION,
+        *_CLASSIFY_SPEECH,
+        *_CLASSIFY_SOUND,
+        *_CLASSIFY_MUSIC,
+        *_TIMESTAMP,
+        *_ASK,
+    )
 )
 """Every task, in the order of the subcommands."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from .errors import UsageError
-from .task import COMMANDS, FAMILIES, TAKES_CONTEXT, Parser, Task
+from .task import COMMANDS, FAMILIES, TAKES_CONTEXT, Parser, Task, able_families, marked
 from .task_table import TABLE
 
 __all__ = [
@@ -18,7 +18,9 @@ __all__ = [
     "TASKS",
     "Parser",
     "Task",
+    "able_families",
     "find",
+    "marked",
 ]
 
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in TABLE})

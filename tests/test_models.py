@@ -80,7 +80,9 @@ def test_the_listing(qwa: Command) -> None:
         able = [task for task in TASKS.values() if row["family"] in task.families]
         assert row["tasks"] == [task.name for task in able]
         assert set(row["commands"]) == {task.command for task in able}
-    assert [name for name, row in rows.items() if row["present"]] == ["whisper-base"]
+    here = [card.alias for card in MODELS if card.is_embedded]
+    assert here[0] == "whisper-base"
+    assert [name for name, row in rows.items() if row["present"]] == here
     assert rows["whisper-base"]["path"] == str(WEIGHTS / "whisper-base")
     assert (rows["qwen3-omni"]["longest"], rows["qwen3-omni"]["path"]) == (300, None)
     heading, *lines = qwa("models")[1].splitlines()
@@ -120,7 +122,8 @@ def test_the_help_of_pull_ends_with_examples_that_it_takes(qwa: Command) -> None
 
 
 def test_pulling_what_is_here_tells_where(qwa: Command, tiny: Path) -> None:
-    assert qwa("models", "pull", "whisper-base") == (0, f"{WEIGHTS / 'whisper-base'}\n", [])
+    told = ["qwa: whisper-base is part of this package: there is nothing to fetch"]
+    assert qwa("models", "pull", "whisper-base") == (0, f"{WEIGHTS / 'whisper-base'}\n", told)
     assert qwa("models", "pull", tiny) == (0, f"{tiny}\n", [])
     assert qwa("models", "pull", "./gone") == (
         Exit.UNAVAILABLE, "", ["qwa: gone: no such model directory"],
@@ -236,7 +239,7 @@ def test_a_broken_checkpoint_is_told_in_a_line(
         ("whisper-bse", 2, "unknown model 'whisper-bse': did you mean whisper-base or "),
         ("~nobody-here/x/", 69, "~nobody-here/x: no such model directory"),
         ("qwen2-audio-instuct", 2, "did you mean qwen2-audio-instruct or "),
-        ("zzz", 2, "did you mean whisper-base or whisper-tiny or "),
+        ("zzz", 2, "did you mean whisper-base or mini or whisper-tiny or "),
         ("some/model/deeper", 69, "some/model/deeper: no such model directory"),
         ("/dev/null", 69, "/dev/null: no such model directory"),
         ("~nobody/x", 69, "no such model directory"),

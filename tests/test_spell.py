@@ -223,7 +223,7 @@ def job(task: str, labels: tuple[str, ...] = (), **options: Any) -> Job:
 def spikes(tokens: Sequence[int], rows: Sequence[int], heard: Sequence[int] | None) -> Spelled:
     """A head that says token n in row `rows[n]` with probability 0.9, and else the blank.
 
-    Its path has the tokens `heard`, if they are others.
+    Its path has the tokens `heard`, if they are others, in two rows each.
     """
     chances = np.full((ROWS, len(tokens) + 1), 0.01)
     chances[:, -1] = 0.9
@@ -232,7 +232,8 @@ def spikes(tokens: Sequence[int], rows: Sequence[int], heard: Sequence[int] | No
         chances[row, [column, -1]] = 0.9, 0.01
     said = tokens if heard is None else heard
     for place, token in enumerate(said):
-        path[2 * place] = token
+        path[3 * place : 3 * place + 2] = token, token
+    assert len(path) == ROWS
     return Spelled(path, torch.from_numpy(np.log(chances)).float())
 
 

@@ -10,18 +10,22 @@ import typer
 
 from ..models import MODELS, ModelCard
 from ..schema import SCHEMA
-from ..tasks import DEFAULTS, FAMILIES, TASKS, Task
+from ..tasks import DEFAULTS, FAMILIES, TASKS, Task, able_families, marked
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
 def tasks(*, json: Json = False) -> None:
-    """List the tasks, their tags, and the models here that can."""
+    """List the tasks, their tags, and the models here that can.
+
+    A model that is experimental at a task is never chosen for it, but by --model.
+    """
     here = [card for card in MODELS if card.find() is not None]
-    rows = [_task(task, here) for task in TASKS.values()]
+    tasks = TASKS.values()
     if json:
-        print_json(rows)
+        print_json([_task(task, here) for task in tasks])
     else:
+        rows = [_task(task, here) | _marked(task, here) for task in tasks]
         print_table(rows, ("name", "command", "models", "families", "title", "tags"))
 
 
@@ -39,8 +43,18 @@ def _task(task: Task, here: Sequence[ModelCard]) -> dict[str, Any]:
         "title": task.title,
         "tags": str(task.tags(question=question)),
         "families": [family for family in FAMILIES if family in task.families],
+        "experimental": [family for family in FAMILIES if family in task.experimental],
         "models": [card.alias for card in here if card.family in task.families],
         "labels": list(task.labels),
+    }
+
+
+def _marked(task: Task, here: Sequence[ModelCard]) -> dict[str, list[str]]:
+    """Families and models as people read them."""
+    able = [card for card in here if card.family in task.families]
+    return {
+        "families": able_families([task]),
+        "models": [marked(card.alias, card.family, [task]) for card in able],
     }
 
 

@@ -22,7 +22,8 @@ def models(context: typer.Context, *, json: Json = False) -> None:
 
     MEMORY is what the weights take in 16 bits each, LONGEST the longest clip that is heard at once:
     longer audio is cut. What is not PRESENT is fetched from SOURCE when it is first used, or by
-    'qwa models pull'.
+    'qwa models pull'; what has no SOURCE comes with this package alone. 'qwa tasks' tells at which
+    tasks of its COMMANDS a model is experimental.
     """
     if context.invoked_subcommand is not None:
         return
@@ -72,8 +73,9 @@ def _row(card: ModelCard) -> dict[str, Any]:
         "longest": card.window,
         "commands": [name for name in COMMANDS if any(task.command == name for task in able)],
         "tasks": [task.name for task in able],
+        "experimental": [task.name for task in able if card.family in task.experimental],
         "present": directory is not None,
-        "source": card.source,
+        "source": card.source or None,
         "path": None if directory is None else str(directory),
     }
 

@@ -62,6 +62,7 @@ class Mini(QwenAudio):
                 f"the configuration {config.decoder.vocabulary}"
             )
         self._open(checkpoint, config.encoder, config.decoder, tokenizer, label)
+        self.name = "mini"
         self._calibration = Calibration.read(checkpoint.config.get("calibration"))
         if self._calibration is not None:
             self._temperature = self._calibration.temperature
@@ -76,10 +77,11 @@ class Mini(QwenAudio):
     def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
         """As every Qwen-Audio, and how sure the answer is where the checkpoint is calibrated."""
         answer = yield from super().answer(job, subject)
-        return replace(answer, confidence=self._confidence(answer))
+        return replace(answer, confidence=self._confidence(job, answer))
 
-    def _confidence(self, answer: ClipAnswer) -> float | None:
-        if self._calibration is None:
+    def _confidence(self, job: Job, answer: ClipAnswer) -> float | None:
+        """None of a translation, too: there is no telling which of many is right."""
+        if self._calibration is None or job.tags.task == "translate":
             return None
         if answer.labels is not None:
             return answer.labels[0][1]

@@ -73,7 +73,9 @@ class MiniTokenizer(ChatTokenizer):
         """Ids of the pieces that `spelling` is made of, which the CTC head tells apart."""
         pieces = enumerate(self.decode([id]) for id in range(min(self.tags.values())))
         return tuple(
-            id for id, piece in pieces if piece.islower() or "\ufffd" in piece or "'" in piece
+            id
+            for id, piece in pieces
+            if piece.islower() or "\ufffd" in piece or "'" in piece
             if _SPELLABLE.fullmatch(piece)
         )
 
