@@ -212,8 +212,7 @@ class Qwa:
         Raises UsageError for what a task or the model cannot do, ModelError and ConfigError for a
         model or a device that is not there.
         """
-        name, family = self._open(queries)
-        answering = self._verify(name, family, queries)
+        family, answering = self._verify(queries)
         self._warn(family, queries)
         first = queries[0]  # all take sources alike
 
@@ -226,15 +225,6 @@ class Qwa:
 
         return answer
 
-    def _open(self, queries: Sequence[Query]) -> tuple[str, Family]:
-        """The model that does all of a run, and its name."""
-        tasks = [query.task for query in queries]
-        name = self.model or default_for(*tasks)
-        prepare_torch(deterministic=self.deterministic)
-        family = self._family(name, queries)
-        _require_all(family.name, tasks)
-        return name, family
-
     def _warn(self, family: Family, queries: Sequence[Query]) -> None:
         """Say once of each task that a model does, but not well."""
         unsure = [q.task.name for q in queries if family.name in q.task.experimental]
@@ -244,19 +234,24 @@ class Qwa:
                 "%s is experimental at %s: expect wrong answers", family.label, ", ".join(new)
             )
 
-    def _verify(self, name: str, family: Family, queries: Sequence[Query]) -> Answering:
-        """The same for a run that is given sources as `group` gives them."""
+    def _verify(self, queries: Sequence[Query]) -> tuple[Family, Answering]:
+        """The model of a run, and its answers to sources as `group` gives them."""
+        tasks = [query.task for query in queries]
         speech_alone = all(query.finds_speech for query in queries)
         hashes = [
             query.options.hash(query.command, full_window=self.full_window, vad=speech_alone)
             for query in queries
         ]
+        name = self.model or default_for(*tasks)
+        prepare_torch(deterministic=self.deterministic)
+        family = self._family(name, queries)
+        _require_all(family.name, tasks)
         plans = tuple(map(_task_plan, queries, hashes))
         for plan in plans:
             family.check(plan.job)
         if self.devices:
-            return self._fleet(queries, plans, family)
-        return self._alone(name, family, plans, heard_whole=not speech_alone)
+            return family, self._fleet(queries, plans, family)
+        return family, self._alone(name, family, plans, heard_whole=not speech_alone)
 
     def _family(self, name: str, queries: Sequence[Query]) -> Family:
         """The model by name; one that is known to be unable to do a task is not fetched for it."""
@@ -335,8 +330,8 @@ class Qwa:
 
 def _on_device(qwa: Qwa, queries: Sequence[Query], device: str) -> Answering:
     """A run of a fleet, in the process of one device."""
-    qwa = replace(qwa, device=device)
-    return qwa._verify(*qwa._open(queries), queries)
+    _, answering = replace(qwa, device=device)._verify(queries)
+    return answering
 
 
 def prepare_torch(*, deterministic: bool = False) -> None:

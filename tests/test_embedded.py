@@ -1,4 +1,4 @@
-"""Mini as a model of the package: what it is chosen for, what is said of it, where it is missing."""
+"""Mini as a model of the package: what it is chosen for, what is told of it, and without it."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def test_the_checkpoint_refuses_all_else_by_name(checkpoint: Path) -> None:
     for name in set(TASKS) - LEARNED:
         with pytest.raises(UsageError, match=f"^mini cannot do {name} "):
             TASKS[name].require(family.name)
-    with pytest.raises(UsageError, match="mini translates into English only; .* write de: qwen-"):
+    with pytest.raises(UsageError, match=r"mini translates into English .* write de: qwen-"):
         Qwa(model=str(checkpoint)).translate(WAV, to="de")
-    with pytest.raises(UsageError, match="mini answers in English only; .* write zh: qwen-audio"):
+    with pytest.raises(UsageError, match=r"mini answers in English only; .* zh: qwen-audio"):
         Qwa(model=str(checkpoint)).caption(WAV, to="zh")
 
 
@@ -144,7 +144,7 @@ def test_the_tasks_tell_where_it_is_experimental(mini: Path, qwa: Command) -> No
     heading, *lines = qwa("tasks")[1].splitlines()
     cells = {line.split()[0]: line[heading.index("MODELS") :].split("  ")[0] for line in lines}
     for name, cell in cells.items():
-        marked = {name: "mini (experimental)" for name in EXPERIMENTAL["mini"]}.get(name, "mini")
+        marked = "mini (experimental)" if name in EXPERIMENTAL["mini"] else "mini"
         mine = marked if name in LEARNED else "-"
         assert cell == (f"whisper-base,{mine}" if name in OLDER else mine)
         # Beside what other checkpoints may be fetched.

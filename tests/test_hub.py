@@ -18,6 +18,7 @@ import tiny_checkpoints
 from hub_server import GOOD_TOKEN, Hub, Repository, running
 
 from qwen_audio_cli.exits import Exit
+from qwen_audio_cli.models import MODELS
 
 ROOT = Path(__file__).parent.parent
 WAV = ROOT / "examples" / "en-one-participant.wav"

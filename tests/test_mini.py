@@ -25,6 +25,7 @@ from qwen_audio_cli.families.mini_config import MiniCheckpoint
 from qwen_audio_cli.families.mini_model import TRAINED, MiniModel
 from qwen_audio_cli.families.mini_tokenizer import mini_tags
 from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt
+from qwen_audio_cli.families.spelling import SYMBOLS, symbols
 from qwen_audio_cli.tasks import TASKS
 from qwen_audio_cli.training.step import answer_losses
 
@@ -191,8 +192,10 @@ def test_a_clip_is_heard_alike_beside_a_longer_one(tiny: Built) -> None:
         with torch.inference_mode():
             _, beside = model.encode(padded, [long.shape[-1], frames])
             (alone,) = model.encode(short[None], [frames])
-        assert len(alone) == frames // 4 + 2
-        torch.testing.assert_close(beside, alone, atol=1e-5, rtol=1e-5)
+        assert len(alone.rows) == frames // 4 + 2
+        assert len(alone.spelled) == frames // 4
+        for part, same in zip(beside, alone, strict=True):
+            torch.testing.assert_close(part, same, atol=1e-5, rtol=1e-5)
 
 
 def test_audio_is_heard_as_whispers_layers_say(tiny: Built, reference: Any) -> None:
@@ -225,23 +228,8 @@ def test_audio_is_heard_as_whispers_layers_say(tiny: Built, reference: Any) -> N
     x = linear(x.transpose(1, 2), weights["proj.out.weight"], weights["proj.out.bias"])[0]
     begin, end = weights["audio_bos_eos_token.weight"][:, None]
     with torch.inference_mode():
-        (ours,) = family.model.encode(mel, [3000])
+        ours = family.model.encode(mel, [3000])[0].rows
     torch.testing.assert_close(ours, torch.cat([begin, x, end]), atol=1e-4, rtol=1e-4)
-
-
-def test_a_row_that_is_a_token_is_spelled_as_it(tiny: Built) -> None:
-    """Before training the head compares rows with the embedding itself."""
-    model = tiny.family.model
-    assert isinstance(model, MiniModel)
-    embedding = model.decoder.wte.weight
-    said = [300, 7, 260]
-    rows = torch.stack([embedding[0], *(3 * embedding[id] for id in said), embedding[0]])
-    with torch.inference_mode():
-        spelled = model.spelled(rows, range(len(embedding)))
-    assert spelled.path == said
-    assert spelled.logprobs.shape == (3, len(embedding) + 1)
-    assert spelled.logprobs.argmax(-1).tolist() == said
-    torch.testing.assert_close(spelled.logprobs.exp().sum(-1), torch.ones(3))
 
 
 def test_all_that_is_minis_own_learns_and_nothing_else(tiny: Built) -> None:
@@ -255,13 +243,11 @@ def test_all_that_is_minis_own_learns_and_nothing_else(tiny: Built) -> None:
     task = TASKS["asr"]
     job = Job(task, task.tags(language="en", timestamps=True))
     lesson = family.lesson(job, Subject((2.0,)), "one<|0.81|>")
-    (rows,) = model.encode(features[None], [features.shape[-1]])
-    spelled = model.ctc(rows[1:-1], model.decoder.wte.weight)
-    targets = torch.tensor([family.tokenizer.encode("one")])
-    heard = ctc_loss(
-        spelled[:, None], targets, [len(spelled)], [targets.shape[1]], spelled.shape[1] - 1
-    )
-    said = answer_losses(model, [lesson], [model.open([rows], False)])
+    (clip,) = model.encode(features[None], [features.shape[-1]])
+    targets = torch.tensor([symbols("one")])
+    spelled = clip.spelled
+    heard = ctc_loss(spelled[:, None], targets, [len(spelled)], [targets.shape[1]], SYMBOLS)
+    said = answer_losses(model, [lesson], [model.open([clip], False)])
     (heard + said.sum()).backward()
     learning = {name for name, weight in model.named_parameters() if weight.grad is not None}
     assert learning == {n for n, _ in model.named_parameters() if n.startswith(TRAINED)}

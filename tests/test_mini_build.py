@@ -21,6 +21,7 @@ from qwen_audio_cli.families.mini import Mini
 from qwen_audio_cli.families.mini_config import MiniCheckpoint
 from qwen_audio_cli.families.mini_model import MiniModel
 from qwen_audio_cli.families.registry import open_checkpoint
+from qwen_audio_cli.families.spelling import SYMBOLS
 from qwen_audio_cli.training.mini.build import build
 from qwen_audio_cli.training.mini.weights import save_trained
 
@@ -58,7 +59,8 @@ def test_other_projectors_begin_otherwise(tiny: Built, tmp_path: Path) -> None:
         for name, weight in MiniCheckpoint(tiny.directory).tensors()
         if not torch.equal(weight, other[name])
     }
-    assert changed == {f"transformer.audio.proj.{part}.weight" for part in ("conv", "out")}
+    begun = {"audio.proj.conv", "audio.proj.out", "ctc.near", "ctc.far", "ctc.out"}
+    assert changed == {f"transformer.{name}.weight" for name in begun}
 
 
 def test_nothing_is_written_over(tiny: Built, tmp_path: Path) -> None:
@@ -94,7 +96,10 @@ CHANGES = {
     "no layers": ({"audio": {"projector": 8}}, "audio.layers is None"),
     "not the last": ({"audio": {"layers": [3], "projector": 8}}, r"audio.layers is \[3\]"),
     "no projector": ({"audio": {"layers": [6]}}, "audio.projector is None"),
-    "a narrow projector": ({"audio": {"layers": [3, 6], "projector": 8}}, "has shape"),
+    "a narrow projector": (
+        {"audio": {"layers": [3, 6], "projector": 8, "spelling": 512}},
+        "has shape",
+    ),
     "no decoder": ({"decoder": []}, "no object 'decoder'"),
 }
 
@@ -141,7 +146,7 @@ def test_what_was_trained_comes_back_under_another_revision(tiny: Built, tmp_pat
     family = tiny_mini.plain(directory)
     weights = dict(family.model.named_parameters())
     with torch.no_grad():
-        weights["ctc.scale"].fill_(12.5)
+        weights["ctc.out.bias"].fill_(12.5)
         weights["decoder.wte.tags.weight"][5] = 0.25
     save_trained(family.model, directory)
     again = tiny_mini.plain(directory)
@@ -165,7 +170,11 @@ def test_an_encoder_of_its_own_takes_the_place_of_the_embedded_one(
 def test_an_adapter_changes_the_decoder_and_what_is_minis_own(tiny: Built, tmp_path: Path) -> None:
     """As peft saves low-rank matrices of the decoder beside whole tensors of the rest."""
     down, up = torch.randn(2, 64), torch.randn(128, 2)
-    whole = {"wte.tags.weight": (1063, 64), "audio.proj.out.bias": (64,), "ctc.scale": ()}
+    whole = {
+        "wte.tags.weight": (1063, 64),
+        "audio.proj.out.bias": (64,),
+        "ctc.out.bias": (SYMBOLS + 1,),
+    }
     given = {f"transformer.{name}": torch.full(shape, 0.5) for name, shape in whole.items()}
     query = "transformer.h.1.attn.c_attn"
     given |= {f"{query}.lora_A.weight": down, f"{query}.lora_B.weight": up}

@@ -12,17 +12,19 @@ from conftest import recording
 from lessons import SPOKEN, item
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.functional import ctc_loss
+from torch.nn.functional import cosine_similarity, ctc_loss
 
 from qwen_audio_cli import Qwa
 from qwen_audio_cli.errors import UsageError
 from qwen_audio_cli.families.base import Subject
 from qwen_audio_cli.families.mini import Mini
+from qwen_audio_cli.families.spelling import symbols
 from qwen_audio_cli.training.batches import Example, Lessons
 from qwen_audio_cli.training.loop import Training
 from qwen_audio_cli.training.manifest import Item, write
 from qwen_audio_cli.training.mini.compare import compare
 from qwen_audio_cli.training.mini.learner import FrozenEar, MiniLearner, said_in
+from qwen_audio_cli.training.mini.pieces import spelling_pieces
 from qwen_audio_cli.training.mini.prompting import Flat, Untagged
 from qwen_audio_cli.training.mini.recipe import MiniRecipe
 from qwen_audio_cli.training.mini.tag_results import table
@@ -85,7 +87,7 @@ def test_the_frozen_ear_hears_what_the_network_hears(tiny: Built) -> None:
         samples = recording(name)
         examples.append(example(family, item(name, text), learner.ear.features(samples)))
         mel = family.features(samples)
-        memories += family.model.encode(mel[None], [mel.shape[1]])
+        memories += [heard.rows for heard in family.model.encode(mel[None], [mel.shape[1]])]
     whole = answer_losses(family.model, [one.lesson for one in examples], memories)
     torch.testing.assert_close(learner.losses(examples), whole, rtol=1e-4, atol=1e-4)
 
@@ -104,27 +106,35 @@ def test_a_recording_is_heard_once(tiny: Built, monkeypatch: pytest.MonkeyPatch)
     assert len(heard) == 2
 
 
-def test_spelling_is_learned_by_torchs_ctc_loss_among_all_pieces(
+def test_letters_and_pieces_are_learned_by_torchs_ctc_loss(
     tiny: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = tiny.plain()
     learner = MiniLearner(family, MiniRecipe(ctc_only=True), torch.float32, tiny.directory)
+    assert learner.pieces is not None
     own = family.tokenizer.encode(" one other")
-    everything = torch.tensor(sorted({*family.tokenizer.spellable, *own}))
-    monkeypatch.setattr(learner.__class__, "_pieces", lambda self, targets: everything)
+    everything = torch.tensor(sorted({*spelling_pieces(family.tokenizer), *own}))
+    monkeypatch.setattr(learner.pieces, "among", lambda targets: everything)
     given = said("en-one-participant", "One, other!")
     features = learner.ear.features(recording("en-one-participant"))
     silent = replace(given, target="<|sil|>", words=None)
     unknown = replace(given, words=None)
     ours = learner.losses([example(family, one, features) for one in (given, silent, unknown)])
     rows = family.model.audio.projected(features.T[None], [features.shape[1]])[0]
-    scores = family.model.ctc(rows, family.model.decoder.wte.weight[everything])
+    embedding = family.model.decoder.wte.weight
+    # Before it has learned the head maps nothing, and its blank is the mean of all embeddings.
+    sayable = torch.cat([embedding[everything], embedding.mean(0)[None]])
+    pieces = (20 * cosine_similarity(rows[:, None], sayable[None], dim=-1)).log_softmax(-1)
+    letters = family.model.ctc(features.T)
     for text, loss in zip((" one other", ""), ours[:2], strict=True):
-        target = [everything.tolist().index(id) for id in family.tokenizer.encode(text)]
-        theirs = ctc_loss(
-            scores, torch.tensor(target), [len(rows)], [len(target)], len(everything), "sum"
-        )
-        torch.testing.assert_close(loss, theirs.view(()), rtol=1e-4, atol=1e-3)
+        whole = torch.zeros(())
+        ids = [everything.tolist().index(id) for id in family.tokenizer.encode(text)]
+        for scores, target in ((pieces, ids), (letters, symbols(text))):
+            blank = scores.shape[1] - 1
+            whole += ctc_loss(
+                scores, torch.tensor(target), [len(rows)], [len(target)], blank, "sum"
+            ).view(())
+        torch.testing.assert_close(loss, whole, rtol=1e-4, atol=1e-3)
     assert ours[2] == 0  # nobody knows what is said
 
 
@@ -187,7 +197,8 @@ def test_what_is_saved_is_what_was_trained_and_the_base_is_as_it_was(
     learner = taught.trainee
     for name, text in SPOKEN.items():
         one = example(saved, item(name, text), learner.ear.features(recording(name)))
-        memory = saved.model.encode((mel := saved.features(recording(name)))[None], [mel.shape[1]])
+        mel = saved.features(recording(name))
+        memory = [saved.model.encode(mel[None], [mel.shape[1]])[0].rows]
         with torch.no_grad():
             again = answer_losses(saved.model, [one.lesson], memory)
             before = learner.losses([one])
@@ -234,9 +245,10 @@ def test_a_tuned_mini_is_tuned_beside_its_own_low_rank_part(
     for one, text in SPOKEN.items():
         given = example(tuning.trainee.family, item(one, text), torch.empty(0))  # type: ignore[arg-type]
         mel = tuning.trainee.family.features(recording(one))
-        memory = tuning.trainee.family.model.encode(mel[None], [mel.shape[1]])
+        model = tuning.trainee.family.model
+        context = model.open(model.encode(mel[None], [mel.shape[1]]), False)
         with torch.no_grad():
-            loss = answer_losses(tuning.trainee.family.model, [given.lesson], memory)
+            loss = answer_losses(model, [given.lesson], [context])
         assert loss.item() < 1.0
 
 

@@ -18,7 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 def tasks(*, json: Json = False) -> None:
     """List the tasks, their tags, and the models here that can.
 
-    A model that is experimental at a task is never chosen for it, but by --model.
+    No model is chosen for a task at which it is experimental: only --model can name it.
     """
     here = [card for card in MODELS if card.find() is not None]
     tasks = TASKS.values()

@@ -48,11 +48,10 @@ class Spike:
 
 @dataclass(frozen=True, slots=True)
 class SpelledWord:
-    """A word as it is `written`, the tokens that spell it, if any, and the letters of each."""
+    """A word as it is `written`, and the letters that spell it, if any."""
 
     written: str
     tokens: tuple[int, ...]
-    letters: tuple[int, ...]
 
 
 def align(logprobs: NDArray[np.float32], tokens: Sequence[int]) -> list[Spike] | None:
@@ -102,11 +101,10 @@ def timed_words(
 ) -> tuple[TimedWord, ...]:
     """Words with their times in a clip of `seconds`; they ascend and do not overlap.
 
-    `spikes` are those of all words' tokens in order. A spike is taken for the middle of its token,
-    and tokens for as long as they have letters: where two words meet, the time between their spikes
-    is parted by that. Where it is too long for both, there is a pause between them, which neither
-    has a part in. What has no spikes (with None, no word has) takes the time that its neighbours
-    leave, and the probability `otherwise`.
+    `spikes` are those of all words' letters in order, each taken for the middle of its letter:
+    where two words meet, the time between their spikes is parted in two. Where it is too long for
+    that, there is a pause between them, which neither has a part in. What has no spikes (with None,
+    no word has) takes the time that its neighbours leave, and the probability `otherwise`.
     """
     rest = iter(spikes or ())
     places: list[_Place | float] = []
@@ -114,7 +112,7 @@ def timed_words(
     for word in words:
         own = [] if spikes is None else [next(rest) for _ in word.tokens]
         if own:
-            places.append(_place(own, word.letters, seconds))
+            places.append(_place(own, seconds))
             chances.append(sum(spike.probability for spike in own) / len(own))
         else:
             places.append(LETTER_SECONDS * FIGURE_LETTERS * len(word.written))
@@ -127,7 +125,7 @@ def timed_words(
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A word on a clip's line of time: the middles of its `first` and `last` token.
+    """A word on a clip's line of time: the middles of its `first` and `last` letter.
 
     It usually lasts for `before` and `after` on either side of these. All in seconds.
     """
@@ -138,12 +136,12 @@ class _Place:
     after: float
 
 
-def _place(spikes: Sequence[Spike], letters: Sequence[int], seconds: float) -> _Place:
+def _place(spikes: Sequence[Spike], seconds: float) -> _Place:
     first, last = (
         min(max(0.0, ROW_SECONDS * (spike.first + spike.last + 1) / 2 - SHIFT), seconds)
         for spike in (spikes[0], spikes[-1])
     )
-    return _Place(first, last, letters[0] * LETTER_SECONDS / 2, letters[-1] * LETTER_SECONDS / 2)
+    return _Place(first, last, LETTER_SECONDS / 2, LETTER_SECONDS / 2)
 
 
 def _bounds(places: Sequence[_Place | float], seconds: float) -> Iterator[Bounds]:

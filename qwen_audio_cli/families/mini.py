@@ -7,8 +7,8 @@ compared with what its CTC head hears, which also tells when each word is said.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -26,12 +26,34 @@ from .mini_config import MiniCheckpoint
 from .mini_model import MiniModel
 from .mini_tokenizer import MiniTokenizer
 from .qwen_audio import QwenAudio
-from .spelling import spelling
+from .spelling import spelled_out, spelling, symbols
 from .spoken_words import spoken_words
 from .word_accuracy import word_accuracy
 
 PLAIN = TASKS["asr"].instructions
 """How a transcript that is words alone is asked for, the usual way first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a checkpoint has heard of in training, by `config.json`: nothing, if it is untrained."""
+
+    languages: tuple[str, ...] = ()
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, checkpoint: MiniCheckpoint) -> Learned:
+        """Raises ConfigError where it makes no sense."""
+        part = checkpoint.config.get("learned", {})
+        try:
+            labels = {str(task): tuple(map(str, some)) for task, some in part["labels"].items()}
+            return cls(tuple(map(str, part["languages"])), labels)
+        except (KeyError, TypeError, AttributeError):
+            if not part:
+                return cls()
+            raise ConfigError(
+                f"{checkpoint.directory}: config.json: learned has no languages and labels"
+            ) from None
 
 
 class Mini(QwenAudio):
@@ -63,6 +85,7 @@ class Mini(QwenAudio):
             )
         self._open(checkpoint, config.encoder, config.decoder, tokenizer, label)
         self.name = "mini"
+        self._learned = Learned.read(checkpoint)
         self._calibration = Calibration.read(checkpoint.config.get("calibration"))
         if self._calibration is not None:
             self._temperature = self._calibration.temperature
@@ -72,10 +95,19 @@ class Mini(QwenAudio):
         if device_map:
             raise UsageError(f"{self.label} is small enough for one device: it takes no device map")
         super().load(dtype, device)
-        self.model.spellable = self.tokenizer.spellable
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that it has learned, of those that it has tags for."""
+        return self._learned.languages or self.tokenizer.languages
 
     def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
-        """As every Qwen-Audio, and how sure the answer is where the checkpoint is calibrated."""
+        """As every Qwen-Audio, and how sure the answer is where the checkpoint is calibrated.
+
+        Where the user names no labels, it chooses among those that it has learned.
+        """
+        if job.labels and job.labels == job.task.labels:
+            job = replace(job, labels=self._learned.labels.get(job.task.name, job.labels))
         answer = yield from super().answer(job, subject)
         return replace(answer, confidence=self._confidence(job, answer))
 
@@ -97,19 +129,13 @@ class Mini(QwenAudio):
         if timed:
             tags = replace(tags, timestamps=False, instruction=PLAIN[0])
         answer = yield from super()._answer(job, tags, subject)
-        words = self._words(answer.text or "")
+        words = [
+            SpelledWord(word.written, tuple(symbols(word.written)))
+            for word in spoken_words(answer.text or "", None)
+        ]
         spelled = yield Spell([token for word in words for token in word.tokens])
         assert isinstance(spelled, Spelled)
         return self._compare(answer, words, spelled, subject, timed=timed)
-
-    def _words(self, text: str) -> list[SpelledWord]:
-        """The words of a transcript, each as it is spelled; of figures and the like by no token."""
-        words = []
-        for word in spoken_words(text, None):
-            tokens = self.tokenizer.encode(spelling(word.written))
-            letters = (max(1, len(self.tokenizer.decode([token]).strip())) for token in tokens)
-            words.append(SpelledWord(word.written, tuple(tokens), tuple(letters)))
-        return words
 
     def _compare(
         self,
@@ -122,7 +148,7 @@ class Mini(QwenAudio):
     ) -> ClipAnswer:
         """What the decoder wrote, if the CTC head heard anything, and how far they agree."""
         (seconds,) = subject.seconds
-        heard = self.tokenizer.decode(_collapsed(spelled.path)).split()
+        heard = spelled_out(_collapsed(spelled.path)).split()
         answer = replace(
             answer, agreement=word_accuracy(spelling(answer.text or "").split(), heard)
         )
@@ -140,5 +166,5 @@ class Mini(QwenAudio):
 
 
 def _collapsed(path: Iterable[int | None]) -> list[int]:
-    """The tokens of a CTC path: each run of one counts once, and blanks not at all."""
+    """The symbols of a CTC path: each run of one counts once, and blanks not at all."""
     return [token for token, _ in groupby(path) if token is not None]

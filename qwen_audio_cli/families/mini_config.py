@@ -32,7 +32,8 @@ class MiniConfig:
     """Geometry of the whole network.
 
     `layers` are the encoder's layers (1 is the first) whose outputs are heard side by side, the
-    last of them the encoder's last; `projector` is the width within the projector. `tags` counts
+    last of them the encoder's last; `projector` is the width within the projector, `spelling` that
+    within the CTC head. `tags` counts
     the ids at the vocabulary's end that have embeddings of their own.
     """
 
@@ -40,6 +41,7 @@ class MiniConfig:
     decoder: QwenConfig
     layers: tuple[int, ...]
     projector: int
+    spelling: int
     tags: int
 
 
@@ -147,6 +149,7 @@ class MiniCheckpoint(Checkpoint):
             ),
             layers=tuple(layers),
             projector=audio.count("projector"),
+            spelling=audio.count("spelling"),
             tags=decoder.count("tags"),
         )
         if config.tags >= config.decoder.vocabulary:

@@ -7,21 +7,20 @@ common with the original is the original's code.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear, normalize
+from torch.nn.functional import gelu, linear
 
 from ..engine.request import Spelled
-from ..engine.transfer import to_device
 from ..errors import ConfigError
 from .checkpoint import Checkpoint, blank_embedding
 from .mini_config import MiniCheckpoint, MiniConfig
 from .packed import projection
 from .qwen_decoder import QwenConfig, QwenDecoder
 from .qwen_model import AudioTower, QwenAudioModel, audio_rows, pooled
+from .spelling import SYMBOLS
 
 TRAINED = ("audio.norms.", "audio.proj.", "audio.audio_bos_eos_token.", "ctc.", "decoder.wte.tags.")
 """How the names of weights begin, in the network, that are mini's own; all others are frozen."""
@@ -121,35 +120,35 @@ class TaggedDecoder(QwenDecoder):
 
 
 class CtcHead(nn.Module):
-    """Which token each row of audio says, or none: CTC (Graves et al. 2006) over the text's tokens.
+    """Which symbol each row of audio says, or none: CTC (Graves et al. 2006).
 
-    The score of a token is the cosine of the row, mapped by `proj`, and the token's embedding, so
-    that what the projector learns is near what the decoder reads.
+    It hears the encoder alone, so that it is a second opinion on what the decoder writes.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, states: int, hidden: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(width, width)
-        self.blank = nn.Parameter(torch.empty(width))
-        self.scale = nn.Parameter(torch.empty(()))
+        self.norm = nn.LayerNorm(states)
+        self.near = nn.Conv1d(states, hidden, kernel_size=3, padding=1)
+        self.far = nn.Conv1d(hidden, hidden, kernel_size=3, padding=1)
+        self.out = nn.Linear(hidden, SYMBOLS + 1)
 
-    def forward(self, rows: Tensor, embedding: Tensor) -> Tensor:
-        """Log-probabilities [..., tokens + 1] of rows [..., width], in float32, the blank last.
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Log-probabilities [rows, SYMBOLS + 1] of a clip [rows, states], the blank last."""
+        x = self.norm(encoded).T[None]
+        x = gelu(self.far(gelu(self.near(x))))[0].T
+        scores: Tensor = self.out(x)
+        return scores.float().log_softmax(-1)
 
-        `embedding` [tokens, width] holds the tokens that may be said.
-        """
-        return self.compare(rows, normalize(embedding.float(), dim=-1))
 
-    def compare(self, rows: Tensor, directions: Tensor) -> Tensor:
-        """The same of embeddings [tokens, width] that are of length 1, in float32."""
-        heard = normalize(self.proj(rows).float(), dim=-1)
-        blank = normalize(self.blank.float(), dim=-1)
-        cosines = torch.cat([linear(heard, directions), linear(heard, blank[None])], dim=-1)
-        return (self.scale.float() * cosines).log_softmax(-1)
+class Heard(NamedTuple):
+    """A clip: what the decoder reads, [rows + 2, width], and what the CTC head says, as there."""
+
+    rows: Tensor
+    spelled: Tensor
 
 
 class MiniModel(QwenAudioModel):
-    """All of mini; what `encode` gives of a clip is what `spelled` takes."""
+    """All of mini; what `encode` gives of a clip is a `Heard`."""
 
     audio: MiniTower
     decoder: TaggedDecoder
@@ -157,9 +156,8 @@ class MiniModel(QwenAudioModel):
     def __init__(self, config: MiniConfig, audio_tokens: tuple[int, int, int]) -> None:
         decoder = TaggedDecoder(config.decoder, config.tags)
         super().__init__(MiniTower(config), decoder, audio_tokens)
-        self.ctc = CtcHead(config.decoder.width)
-        self.spellable: Sequence[int] = range(config.decoder.vocabulary - config.tags)
-        """The tokens of text that the CTC head tells apart; all, where it is not said which."""
+        self.ctc = CtcHead(len(config.layers) * config.encoder.width, config.spelling)
+        self.frame_bytes += 4 * (SYMBOLS + 1) // 4
 
     @classmethod
     def build(cls, checkpoint: Checkpoint, audio_tokens: tuple[int, int, int]) -> MiniModel:
@@ -174,32 +172,27 @@ class MiniModel(QwenAudioModel):
         ours = name.removeprefix("transformer.")
         return ours if ours.startswith("ctc.") else QwenAudioModel.parameter_name(name)
 
+    def encode(self, features: Tensor, lengths: Sequence[int]) -> list[Heard]:
+        """What is heard in each clip of [batch, mels, frames]."""
+        tower = self.audio
+        encoded = tower.encoded(features.to(tower.positional_embedding), lengths)
+        counts = [audio_rows(length) for length in lengths]
+        return [
+            Heard(tower.framed(rows[:count]), self.ctc(states[:count]))
+            for rows, states, count in zip(
+                tower.projected(encoded, counts), encoded, counts, strict=True
+            )
+        ]
+
+    def open(self, memories: Sequence[object], watch: bool) -> Tensor:
+        """The rows of the prompt's clips, in order. There is nothing to `watch`."""
+        return super().open([heard.rows for heard in cast("list[Heard]", memories)], watch)
+
     def spelled(self, memory: object, tokens: Sequence[int]) -> Spelled:
-        """What the CTC head hears in a clip, of the spellable tokens and those asked for.
+        """What the CTC head hears in a clip, in symbols.
 
-        `memory` [rows + 2, width] is what `encode` gives, with begin and end; row n of the result
-        is about 40 ms from n * 0.04 s on.
+        Row n of the result is about 40 ms from n * 0.04 s on.
         """
-        rows = cast(Tensor, memory)[1:-1]
-        directions = self._spellable_directions
-        known = frozenset(self.spellable)
-        others = list(dict.fromkeys(token for token in tokens if token not in known))
-        if others:
-            directions = torch.cat([directions, self._directions(others)])
-        heard = self.ctc.compare(rows, directions)
-        ids = [*self.spellable, *others]
-        columns = {id: column for column, id in enumerate(ids)}
-        asked = to_device([*(columns[token] for token in tokens), len(ids)], rows.device)
-        path = [ids[best] if best < len(ids) else None for best in heard.argmax(-1).tolist()]
-        return Spelled(path, heard[:, asked].cpu())
-
-    @cached_property
-    def _spellable_directions(self) -> Tensor:
-        """Kept, since to make them of the embedding takes as long as to spell a few seconds."""
-        return self._directions(self.spellable)
-
-    def _directions(self, tokens: Sequence[int]) -> Tensor:
-        """The embeddings of tokens, of length 1: [tokens, width], in float32."""
-        embedding = self.decoder.wte.weight
-        chosen = embedding[to_device(list(tokens), embedding.device)]
-        return normalize(chosen.float(), dim=-1)
+        said = cast(Heard, memory).spelled.cpu()
+        path = [best if best < SYMBOLS else None for best in said.argmax(-1).tolist()]
+        return Spelled(path, said[:, [*tokens, SYMBOLS]])

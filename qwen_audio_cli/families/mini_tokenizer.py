@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from itertools import groupby
 
 from tokenizers import Tokenizer
@@ -20,8 +18,6 @@ TIME_STEP = 4
 """Hundredths of a second between two times: a row of audio lasts 40 ms, and tells none apart."""
 
 _LAST_TIME = 3000
-# Letters, an apostrophe before them, or the bytes of a letter that has no piece of its own.
-_SPELLABLE = re.compile(r" ?'?[^\W\d_]+| ?'| ?\ufffd+")
 _LEFT_OUT = frozenset(
     {"<|im_start|>", "<|im_end|>", "<|endoftext|>", *(f"<|extra_{n}|>" for n in range(205))}
     | {f"<|{code}|>" for code in (*AUDIO_LANGUAGES, *TEXT_LANGUAGES)}
@@ -67,17 +63,6 @@ class MiniTokenizer(ChatTokenizer):
         for at in range(_LAST_TIME + 1):
             nearest = TIME_STEP * ((at + TIME_STEP // 2) // TIME_STEP)
             self.special[_time(at)] = special[_time(nearest)]
-
-    @cached_property
-    def spellable(self) -> tuple[int, ...]:
-        """Ids of the pieces that `spelling` is made of, which the CTC head tells apart."""
-        pieces = enumerate(self.decode([id]) for id in range(min(self.tags.values())))
-        return tuple(
-            id
-            for id, piece in pieces
-            if piece.islower() or "\ufffd" in piece or "'" in piece
-            if _SPELLABLE.fullmatch(piece)
-        )
 
     def __len__(self) -> int:
         return self._size

@@ -111,6 +111,11 @@ class QwenAudio:
         self._stops = tuple(self.tokenizer.special[token] for token in ends)
 
     @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that it tells apart."""
+        return self.tokenizer.languages
+
+    @property
     def parameters(self) -> int:
         """How many weights `load` loads."""
         return self._checkpoint.count()
@@ -194,7 +199,7 @@ class QwenAudio:
     def _hear(self, subject: Subject) -> Dialogue[dict[str, float]]:
         """Probability of each audio language and of `unknown`, at their place in the prompt."""
         special = self.tokenizer.special
-        codes = (*self.tokenizer.languages, UNKNOWN)
+        codes = (*self.languages, UNKNOWN)
         scored = yield Score(self._opening(subject), [[special[f"<|{code}|>"]] for code in codes])
         assert isinstance(scored, Scored)
         chances = probabilities(scored.logprobs, self._temperature)
@@ -287,8 +292,8 @@ class QwenAudio:
     def _languages(self, job: Job) -> tuple[str, ...]:
         """The labels of a language identification: all with a tag where the user names none."""
         if job.labels in ((), job.task.labels):
-            return self.tokenizer.languages
-        if unknown := [label for label in job.labels if label not in self.tokenizer.languages]:
+            return self.languages
+        if unknown := [label for label in job.labels if label not in self.languages]:
             raise UsageError(f"{self.label} does not know the languages {', '.join(unknown)}")
         return job.labels
 

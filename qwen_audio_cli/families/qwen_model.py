@@ -193,7 +193,7 @@ class QwenAudioModel(nn.Module):
         devices = tuple(device_of(block) for block in self.decoder.h)
         return CacheShape(config.key_heads, config.head_width, dtype, devices)
 
-    def encode(self, features: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+    def encode(self, features: Tensor, lengths: Sequence[int]) -> Sequence[Any]:
         """Rows of each clip of [batch, mels, frames]: [rows, width]."""
         return self.audio.rows(features.to(self.audio.positional_embedding), lengths)
 

@@ -1,10 +1,20 @@
-"""A transcript as it is spelled for CTC: how it sounds, not how it is written."""
+"""A transcript as it is spelled for CTC: how it sounds, not how it is written.
+
+What is spelled with are symbols: letters, of which the first of a word are symbols of their own, so
+that no space has to be said.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
+LETTERS = "'abcdefghijklmnopqrstuvwxyzàáâãäçèéêëìíîïñòóôõöùúûüýœæ"
+SYMBOLS = 2 * len(LETTERS)
+"""Letter n is symbol n within a word, and n + len(LETTERS) at its beginning."""
+
+_PLACES = {letter: place for place, letter in enumerate(LETTERS)}
 _APART = re.compile(r"[^\w']|_|\d|(?<!\w)'|'(?!\w)")
 
 
@@ -16,3 +26,19 @@ def spelling(text: str) -> str:
     """
     words = _APART.sub(" ", unicodedata.normalize("NFC", text).lower()).split()
     return "".join(f" {word}" for word in words)
+
+
+def symbols(text: str) -> list[int]:
+    """The symbols that spell a text; what is none of LETTERS is left out."""
+    return [
+        _PLACES[letter] + (0 if place else len(LETTERS))
+        for word in spelling(text).split()
+        for place, letter in enumerate(letter for letter in word if letter in _PLACES)
+    ]
+
+
+def spelled_out(spelled: Iterable[int]) -> str:
+    """The words of symbols, each behind a space, as `spelling` has them."""
+    first = len(LETTERS)
+    text = "".join(f" {LETTERS[s - first]}" if s >= first else LETTERS[s] for s in spelled)
+    return text if text.startswith(" ") or not text else f" {text}"

@@ -40,6 +40,9 @@ EARLY_LAYER = 3
 PROJECTOR = 768
 """The width within the projector."""
 
+SPELLING = 512
+"""The width within the CTC head."""
+
 POSITIONS = 2048
 """The longest prompt and answer in tokens: 30 s of audio take 752."""
 
@@ -104,7 +107,11 @@ def _config(llama: Llama, text: int, tags: int) -> dict[str, Any]:
     return {
         "architectures": [ARCHITECTURE],
         "encoder": {"model": ENCODER, "revision": encoder.revision},
-        "audio": {"layers": [EARLY_LAYER, geometry.layers], "projector": PROJECTOR},
+        "audio": {
+            "layers": [EARLY_LAYER, geometry.layers],
+            "projector": PROJECTOR,
+            "spelling": SPELLING,
+        },
         "decoder": {**facts, "positions": positions, "vocabulary": text + tags, "tags": tags},
     }
 

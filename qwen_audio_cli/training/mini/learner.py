@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from ...families.mini import Mini
 from ...families.mini_config import LORA
 from ...families.mini_model import TRAINED, MiniModel
 from ...families.qwen_audio import SILENCE
-from ...families.spelling import spelling
+from ...families.spelling import SYMBOLS, spelling, symbols
 from ...layout import is_adapter
 from .. import lora
 from ..augment import mask_stretches, spec_augment
@@ -28,15 +28,12 @@ from ..batches import Ear, Example
 from ..manifest import Item
 from ..network import Anatomy, anatomy
 from ..step import answer_losses
+from .pieces import PieceHead
 from .recipe import MiniRecipe
 from .weights import save_trained
 
 SPELLING = ("audio.norms.", "audio.proj.", "ctc.")
-"""How the names of weights begin that learn by CTC alone."""
-
-_RIVALS = 3000
-"""Pieces drawn for each batch that its transcripts are told apart from, beside their own: all
-33,000 would take ten times as long."""
+"""How the names of weights begin that learn by CTC before the decoder learns."""
 
 
 class FrozenEar:
@@ -76,6 +73,7 @@ class MiniLearner:
     anatomy: Anatomy = field(init=False)
     ear: Ear = field(init=False)
     weights: dict[str, nn.Parameter] = field(init=False)
+    pieces: PieceHead | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Raises UsageError where what was begun has other adapters."""
@@ -83,10 +81,13 @@ class MiniLearner:
         torch.manual_seed(self.recipe.seed)
         if self.recipe.encoder_layers:
             lora.put_beside(self._encoder_linears(), self.model.audio.blocks, self.recipe)
+        self.pieces = None
         if not self.recipe.ctc_only:
             self.weights = lora.inject(self.anatomy, self.recipe)
         else:
-            self.weights = dict(lora.unfrozen(self.model, SPELLING))
+            self.pieces = PieceHead(self.family.tokenizer, self.model.decoder.wte.weight)
+            own = {f"pieces.{name}": weight for name, weight in self.pieces.named_parameters()}
+            self.weights = {**lora.unfrozen(self.model, SPELLING), **own}
         if is_adapter(self.begun / LORA):
             lora.go_on(self.anatomy, self.weights, self.begun / LORA)
         # Of an encoder that learns nothing can be kept.
@@ -126,55 +127,45 @@ class MiniLearner:
     def losses(self, batch: Sequence[Example]) -> Tensor:
         """The loss of each example, summed over its answer: [examples]."""
         tower = self.model.audio
-        device = tower.audio_bos_eos_token.weight.device
-        rows = [self._projected(example.features.to(device)) for example in batch]
-        spelled = self._spelled([example.item for example in batch], rows)
-        if self.recipe.ctc_only:
-            return spelled
-        contexts = [self.model.open([tower.framed(own)], False) for own in rows]
+        states = [self._encoded(example.features) for example in batch]
+        rows = [tower.projected(own[None], [len(own)])[0] for own in states]
+        said = {
+            place: text
+            for place, example in enumerate(batch)
+            if (text := said_in(example.item)) is not None
+        }
+        spelled = self._spelled(said, states)
+        if self.pieces is not None:
+            return spelled + self._pieced(said, rows)
+        contexts = [tower.framed(own) for own in rows]
         answered = answer_losses(self.model, [example.lesson for example in batch], contexts)
         return answered + self.recipe.ctc * spelled
 
-    def _projected(self, features: Tensor) -> Tensor:
-        """A clip's rows [rows, width] from what the ear made of it."""
-        tower, length = self.model.audio, features.shape[1]
-        if self.recipe.encoder_layers:
-            return tower.heard(features[None].to(tower.positional_embedding), [length])[0]
-        return tower.projected(features.T[None], [length])[0]
+    def _encoded(self, features: Tensor) -> Tensor:
+        """What the encoder's layers make of a clip [rows, layers * width], if the ear has not."""
+        tower = self.model.audio
+        features = features.to(tower.audio_bos_eos_token.weight.device)
+        if not self.recipe.encoder_layers:
+            return features.T
+        mel = features[None].to(tower.positional_embedding)
+        return tower.encoded(mel, [mel.shape[2]])[0]
 
-    def _spelled(self, items: Sequence[Item], rows: Sequence[Tensor]) -> Tensor:
-        """The CTC loss of each item of which it is known what is said, 0 of the others."""
-        losses = torch.zeros(len(items), device=rows[0].device)
-        told = {place: said_in(item) for place, item in enumerate(items)}
-        known = {place: said for place, said in told.items() if said is not None}
-        if not known or not (self.recipe.ctc or self.recipe.ctc_only):
-            return losses
-        targets = [self.family.tokenizer.encode(said) for said in known.values()]
-        pieces = self._pieces(targets).to(losses.device)
-        own = [rows[place].float() for place in known]
-        with torch.autocast(losses.device.type, enabled=False):
-            embedding = self.model.decoder.wte.weight[pieces].float()
-            scores = self.model.ctc(torch.cat(own), embedding)
+    def _spelled(self, said: Mapping[int, str], states: Sequence[Tensor]) -> Tensor:
+        """The CTC loss of the letters of each clip, by its place in the batch; of others 0."""
+        scores = {place: self.model.ctc(states[place]) for place in said}
+        targets = {place: symbols(text) for place, text in said.items()}
+        return _ctc(scores, targets, SYMBOLS, len(states))
+
+    def _pieced(self, said: Mapping[int, str], rows: Sequence[Tensor]) -> Tensor:
+        """The same of the decoder's pieces, by the rows that the decoder reads."""
+        assert self.pieces is not None
+        targets = {place: self.family.tokenizer.encode(text) for place, text in said.items()}
+        pieces = self.pieces.among([*targets.values()])
         column = {int(piece): place for place, piece in enumerate(pieces)}
-        found = ctc_loss(
-            pad_sequence(list(torch.split(scores, [len(part) for part in own]))),
-            torch.tensor([column[piece] for target in targets for piece in target]),
-            torch.tensor([len(part) for part in own]),
-            torch.tensor([len(target) for target in targets]),
-            blank=len(pieces),
-            reduction="none",
-            zero_infinity=True,  # said faster than a piece every 40 ms
-        )
-        return losses.index_copy(0, torch.tensor([*known], device=losses.device), found)
-
-    def _pieces(self, targets: Sequence[Sequence[int]]) -> Tensor:
-        """The pieces of some transcripts and others, which depend on the transcripts alone."""
-        own = {piece for target in targets for piece in target}
-        generator = torch.Generator().manual_seed(sum(own))
-        spellable = torch.tensor(self.family.tokenizer.spellable)
-        drawn = spellable[torch.randint(len(spellable), (_RIVALS,), generator=generator)]
-        pieces = torch.cat([drawn, torch.tensor(sorted(own), dtype=torch.long)])
-        return torch.unique(pieces)  # type: ignore[no-any-return]
+        with torch.autocast(rows[0].device.type, enabled=False):
+            scores = {place: self.pieces(rows[place].float(), pieces) for place in said}
+        columns = {place: [column[piece] for piece in own] for place, own in targets.items()}
+        return _ctc(scores, columns, len(pieces), len(rows))
 
     @contextmanager
     def learning(self) -> Iterator[None]:
@@ -198,3 +189,26 @@ def said_in(item: Item) -> str | None:
     if item.words is None:
         return None
     return spelling(" ".join(word for word, _, _ in item.words))
+
+
+def _ctc(
+    scores: Mapping[int, Tensor], targets: Mapping[int, Sequence[int]], blank: int, count: int
+) -> Tensor:
+    """CTC losses by place, of `count` places: log-probabilities [rows, classes] and what is said.
+
+    What is said faster than a class every row has no loss.
+    """
+    if not scores:
+        return torch.zeros(count)
+    lengths = [len(scores[place]) for place in scores]
+    losses = ctc_loss(
+        pad_sequence(list(scores.values())),
+        torch.tensor([one for place in scores for one in targets[place]]),
+        torch.tensor(lengths),
+        torch.tensor([len(targets[place]) for place in scores]),
+        blank=blank,
+        reduction="none",
+        zero_infinity=True,
+    )
+    places = torch.tensor([*scores], device=losses.device)
+    return losses.new_zeros(count).index_copy(0, places, losses)

@@ -8,18 +8,25 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...devices import find_device, find_dtype
 from ...errors import OutputWriteError, UsageError
 from ...families.mini import Mini
 from ...families.packed import trainable
-from ...layout import SMALL_SUFFIXES
+from ...families.qwen_audio import LANGUAGE_TASK
+from ...layout import CONFIG, SMALL_SUFFIXES, read_object
+from ...tags import UNKNOWN
 from ..data.corpus import MANIFEST
+from ..files import write_json
 from ..loop import Tell, Training
 from ..manifest import Item, read
 from .build import EMBEDDING_FILE, LAYERS_FILE
 from .learner import MiniLearner, said_in
 from .recipe import MiniRecipe
+
+SOUNDS = "sound-event"
+"""The task whose items name all sounds that are heard."""
 
 DEV_ITEMS = 40
 """Items of the dev split that are heard of each task."""
@@ -52,6 +59,9 @@ def prepare(
     learner = MiniLearner(family, recipe, kind, base)
     items = tuple(chosen(corpora(data), recipe))
     lay_out(base, output)
+    if not recipe.ctc_only:
+        config = read_object(output / CONFIG)
+        write_json({**config, "learned": learned(items)}, output / CONFIG)
     tell(f"{len(items):,} items; {learner.count:,} weights of {family.label} are trained")
     return Training(learner, items, output, place, workers, tell)
 
@@ -80,6 +90,17 @@ def chosen(items: Iterable[Item], recipe: MiniRecipe) -> Iterator[Item]:
             yield item
     for task, candidates in sorted(dev.items()):
         yield from random.Random(task).sample(candidates, min(DEV_ITEMS, len(candidates)))
+
+
+def learned(items: Iterable[Item]) -> dict[str, Any]:
+    """Which languages and kinds of sound a model will have heard of, as `config.json` has them."""
+    languages, sounds = set(), set()
+    for item in items:
+        if item.task == LANGUAGE_TASK:
+            languages.add(item.target)
+        elif item.task == SOUNDS:
+            sounds.update(item.target.split(", "))
+    return {"languages": sorted(languages - {UNKNOWN}), "labels": {SOUNDS: sorted(sounds)}}
 
 
 def lay_out(base: Path, output: Path) -> None:

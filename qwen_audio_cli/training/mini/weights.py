@@ -17,14 +17,12 @@ from ..files import write_tensors
 TRAINED_FILE = "trained.safetensors"
 """The part of a checkpoint that training replaces."""
 
-_CTC_SCALE = 20.0
-
 
 def begin(model: MiniModel, tokenizer: MiniTokenizer, seed: int) -> None:
     """Give mini's own weights their first values; all others must have theirs.
 
     A tag begins as the mean of the embeddings that its spelling has as text; so do the audio's
-    begin and end. The CTC head begins with no map of its own: it reads rows as the decoder does.
+    begin and end.
     """
     generator = torch.Generator().manual_seed(seed)
     text = model.decoder.wte.weight
@@ -37,16 +35,15 @@ def begin(model: MiniModel, tokenizer: MiniTokenizer, seed: int) -> None:
         for tag, id in tokenizer.tags.items():
             model.decoder.wte.tags.weight[id - len(text)] = spelled(tag)
         model.audio.audio_bos_eos_token.weight[:] = torch.stack([spelled("audio"), spelled("end")])
-        for name, values in model.audio.proj.named_parameters():
+        for name, values in (
+            *model.audio.proj.named_parameters(),
+            *model.ctc.named_parameters(),
+        ):
             bound = 0 if name.endswith("bias") else 1 / math.sqrt(values[0].numel())
             values.uniform_(-bound, bound, generator=generator)
-        for norm in model.audio.norms.modules():
+        for norm in (*model.audio.norms.modules(), model.ctc.norm):
             if isinstance(norm, nn.LayerNorm):
                 norm.reset_parameters()
-        nn.init.eye_(model.ctc.proj.weight)
-        nn.init.zeros_(model.ctc.proj.bias)
-        model.ctc.blank.copy_(text.mean(0))
-        model.ctc.scale.fill_(_CTC_SCALE)
 
 
 def save_trained(model: nn.Module, directory: Path) -> None:
