@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_audio_cli.errors import ConfigError
+from qwen_audio_cli.families.accuracy import accuracy
 from qwen_audio_cli.families.calibration import Calibration
-from qwen_audio_cli.families.word_accuracy import word_accuracy
 
 PART: dict[str, Any] = {
     "transcript": {"bias": -1.0, "logprob": 2.0, "agreement": 4.0},
@@ -112,11 +112,11 @@ def test_word_accuracy_is_one_less_jiwers_word_error_rate(
 ) -> None:
     jiwer = pytest.importorskip("jiwer", reason="jiwer, of the extra 'bench', is not installed")
     rate = jiwer.wer(" ".join(said), " ".join(heard))
-    assert word_accuracy(said, heard) == pytest.approx(max(0.0, 1 - rate))
+    assert accuracy(said, heard) == pytest.approx(max(0.0, 1 - rate))
 
 
 def test_silence_is_heard_as_nothing() -> None:
-    assert word_accuracy([], []) == 1.0
-    assert word_accuracy([], ["a"]) == 0.0
-    assert word_accuracy(["a"], []) == 0.0
-    assert word_accuracy(["a"], ["a", "b", "c"]) == 0.0
+    assert accuracy([], []) == 1.0
+    assert accuracy([], ["a"]) == 0.0
+    assert accuracy(["a"], []) == 0.0
+    assert accuracy(["a"], ["a", "b", "c"]) == 0.0

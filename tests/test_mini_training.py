@@ -99,7 +99,7 @@ def test_a_recording_is_heard_once(tiny: Built, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         family.model.audio, "encoded", lambda *given: heard.append(1) or encoded(*given)
     )
-    ear = FrozenEar(family)
+    ear = FrozenEar(family, {})
     samples = recording("en-one-participant")
     assert torch.equal(ear.features(samples), ear.features(samples.copy()))
     ear.features(samples[:32_000])
@@ -157,7 +157,7 @@ def test_portions_are_how_often_an_epoch_hears_an_item(tiny: Built) -> None:
         for task in tasks
         for _ in range(20)
     ]
-    lessons = Lessons(FrozenEar(tiny.plain()), items, 0, portions=tasks)
+    lessons = Lessons(FrozenEar(tiny.plain(), {}), items, 0, portions=tasks)
     heard = [place for batch in lessons.plan(2000, 3) for place in batch]
     counts = {task: sum(items[place].task == task for place in heard) for task in tasks}
     assert counts["asr"] == 20

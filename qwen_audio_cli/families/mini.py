@@ -1,13 +1,13 @@
 """Mini, this project's own model: a Qwen-Audio on Whisper-base and SmolLM2-135M.
 
 It is asked by tags, and answers, as the base checkpoint of 2023 does. What it writes of speech is
-compared with what its CTC head hears, which also tells when each word is said.
+compared, letter by letter, with what its CTC head hears, which also tells when each word is said.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..engine.request import Dialogue, Spell, Spelled
 from ..errors import ConfigError, UsageError
 from ..tags import TagSequence
 from ..tasks import TASKS
+from .accuracy import accuracy
 from .adapter import Adapter
 from .base import ClipAnswer, Job, Subject
 from .calibration import Calibration, Kind
@@ -26,9 +27,8 @@ from .mini_config import MiniCheckpoint
 from .mini_model import MiniModel
 from .mini_tokenizer import MiniTokenizer
 from .qwen_audio import QwenAudio
-from .spelling import spelled_out, spelling, symbols
+from .spelling import symbols
 from .spoken_words import spoken_words
-from .word_accuracy import word_accuracy
 
 PLAIN = TASKS["asr"].instructions
 """How a transcript that is words alone is asked for, the usual way first."""
@@ -148,23 +148,16 @@ class Mini(QwenAudio):
     ) -> ClipAnswer:
         """What the decoder wrote, if the CTC head heard anything, and how far they agree."""
         (seconds,) = subject.seconds
-        heard = spelled_out(_collapsed(spelled.path)).split()
-        answer = replace(
-            answer, agreement=word_accuracy(spelling(answer.text or "").split(), heard)
-        )
+        heard = [symbol for symbol, _ in groupby(spelled.path) if symbol is not None]
+        letters = [symbol for word in words for symbol in word.tokens]
+        answer = replace(answer, agreement=accuracy(letters, heard))
         if not (heard and answer.text):
             silent = answer.flags | {"no_speech"}
             return replace(answer, text="", words=() if timed else None, flags=silent)
         if not timed:
             return answer
-        tokens = [token for word in words for token in word.tokens]
-        spikes = align(spelled.logprobs.numpy(), tokens)
+        spikes = align(spelled.logprobs.numpy(), letters)
         assert answer.avg_logprob is not None
         times = timed_words(words, spikes, seconds, math.exp(answer.avg_logprob))
         unparsed = {"unparsed"} if spikes is None else set()
         return replace(answer, words=times, flags=answer.flags | unparsed)
-
-
-def _collapsed(path: Iterable[int | None]) -> list[int]:
-    """The symbols of a CTC path: each run of one counts once, and blanks not at all."""
-    return [token for token, _ in groupby(path) if token is not None]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
 
 LETTERS = "'abcdefghijklmnopqrstuvwxyzàáâãäçèéêëìíîïñòóôõöùúûüýœæ"
 SYMBOLS = 2 * len(LETTERS)
@@ -35,10 +34,3 @@ def symbols(text: str) -> list[int]:
         for word in spelling(text).split()
         for place, letter in enumerate(letter for letter in word if letter in _PLACES)
     ]
-
-
-def spelled_out(spelled: Iterable[int]) -> str:
-    """The words of symbols, each behind a space, as `spelling` has them."""
-    first = len(LETTERS)
-    text = "".join(f" {LETTERS[s - first]}" if s >= first else LETTERS[s] for s in spelled)
-    return text if text.startswith(" ") or not text else f" {text}"

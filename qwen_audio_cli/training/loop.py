@@ -6,6 +6,7 @@ interrupted goes on as if it had not been: on a CPU to the last bit.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -244,20 +245,26 @@ class Training(Generic[L]):
         )
         if heard or not self.dev.items:
             return
-        sums: dict[str, tuple[float, int]] = {}
-        for example, loss in self.dev_losses():
-            total, tokens = sums.get(example.item.task, (0.0, 0))
-            sums[example.item.task] = total + loss, tokens + len(example.lesson.answer)
-        mean = sum(total for total, _ in sums.values()) / sum(n for _, n in sums.values())
-        by_task = {task: total / tokens for task, (total, tokens) in sorted(sums.items())}
-        self._record({"dev_loss": mean, "dev": by_task})
+        by_task: dict[str, list[tuple[float, int]]] = {}
+        for example, loss in self._dev_losses():
+            by_task.setdefault(example.item.task, []).append((loss, len(example.lesson.answer)))
+        found = {task: by_task[task] for task in sorted(by_task)}
+        mean = _per_token([one for some in found.values() for one in some])
+        self._record(
+            {
+                "dev_loss": mean,
+                "dev": {task: _per_token(some) for task, some in found.items()},
+                "sure": {task: _sure(some) for task, some in found.items()},
+                "items": {task: len(some) for task, some in found.items()},
+            }
+        )
         self.tell(f"step {self.state.step:,}: dev loss {mean:.4f}")
         if self.state.step and (self.state.best is None or mean < self.state.best):
             self.state.best, self.state.best_step = mean, self.state.step
             self.trainee.save(self.output)
 
     @torch.no_grad()
-    def dev_losses(self) -> Iterator[tuple[Example, float]]:
+    def _dev_losses(self) -> Iterator[tuple[Example, float]]:
         """Each example of the dev split with its loss, summed over its answer."""
         plan = ((0, batch) for batch in self.dev.plan(self.recipe.rows, None))
         for _, batch in self.dev.read(plan, self.workers):
@@ -286,6 +293,19 @@ class Training(Generic[L]):
             seconds=round(seconds, 3),
             output=str(self.output),
         )
+
+
+def _per_token(losses: Sequence[tuple[float, int]]) -> float:
+    """The mean of losses of answers of so many tokens."""
+    return sum(loss for loss, _ in losses) / sum(tokens for _, tokens in losses)
+
+
+def _sure(losses: Sequence[tuple[float, int]]) -> float:
+    """How many answers have a probability above one half: greedy decoding is bound to write them.
+
+    Losses may have more in them than the answer's own; then it is fewer.
+    """
+    return sum(math.exp(-loss) > 0.5 for loss, _ in losses) / len(losses)
 
 
 def _accelerator(device: torch.device, dtype: torch.dtype) -> Any:

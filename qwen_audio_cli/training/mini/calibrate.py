@@ -13,11 +13,11 @@ import numpy as np
 
 from ...devices import find_device, find_dtype
 from ...errors import UsageError
+from ...families.accuracy import accuracy
 from ...families.base import ClipAnswer, Family
 from ...families.calibration import KINDS, Calibration, Kind
 from ...families.registry import open_checkpoint
 from ...families.spelling import spelling
-from ...families.word_accuracy import word_accuracy
 from ...layout import CONFIG, read_object
 from ..files import write_json, write_text
 from ..manifest import Item, read
@@ -145,7 +145,7 @@ def evidence(item: Item, answer: ClipAnswer, temperature: float = 1.0) -> Eviden
         right = same_facts(task, item.target, text)
         return Written("analysis", logprob, None, float(right))
     said, heard = spelling(plain(item.target)).split(), spelling(text).split()
-    return Written("transcript", logprob, answer.agreement, word_accuracy(said, heard))
+    return Written("transcript", logprob, answer.agreement, accuracy(said, heard))
 
 
 def learned(found: Sequence[Evidence]) -> Outcome:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import orjson
 
 from ..files import write_text
 from ..loop import Tell, Training
-from .learner import MiniLearner
+from .learner import MiniLearner, States
 from .prompting import PROMPTINGS
 from .recipe import MiniRecipe
 from .tag_plot import draw
@@ -37,6 +36,7 @@ def compare(
     A run that is done is not done again. Raises as `prepare` and `Training.run`.
     """
     results: list[Result] = []
+    heard: States = {}
     for seed in seeds:
         for name, family in PROMPTINGS.items():
             done = output / f"{name}-{seed}" / RESULTS
@@ -52,6 +52,7 @@ def compare(
                     workers=1,
                     tell=tell,
                     family_type=family,
+                    heard=heard,
                 )
                 training.run(resume=False)
                 lines = [orjson.dumps(asdict(one)).decode() for one in measured(training, name)]
@@ -63,18 +64,16 @@ def compare(
 
 
 def measured(training: Training[MiniLearner], prompting: str) -> list[Result]:
-    """The dev split by task, as a trained network is now."""
-    losses: dict[str, list[tuple[float, int]]] = {}
-    for example, loss in training.dev_losses():
-        losses.setdefault(example.item.task, []).append((loss, len(example.lesson.answer)))
+    """The dev split by task, as it was heard last."""
+    *_, last = (line for line in training.state.recorded if "dev" in line)
     return [
         Result(
             prompting=prompting,
             seed=training.recipe.seed,
             task=task,
-            items=len(found),
-            loss=sum(loss for loss, _ in found) / sum(tokens for _, tokens in found),
-            sure=sum(math.exp(-loss) > 0.5 for loss, _ in found) / len(found),
+            items=last["items"][task],
+            loss=loss,
+            sure=last["sure"][task],
         )
-        for task, found in sorted(losses.items())
+        for task, loss in last["dev"].items()
     ]

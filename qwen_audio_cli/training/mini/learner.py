@@ -36,13 +36,19 @@ SPELLING = ("audio.norms.", "audio.proj.", "ctc.")
 """How the names of weights begin that learn by CTC before the decoder learns."""
 
 
-class FrozenEar:
-    """Hears by mini's encoder, which does not learn: each recording but once."""
+States = dict[bytes, Tensor]
+"""What a frozen encoder made of clips, by a digest of their samples."""
 
-    def __init__(self, family: Mini) -> None:
+
+class FrozenEar:
+    """Hears by mini's encoder, which does not learn: each recording but once.
+
+    What it `heard` can be given to the ear of another run.
+    """
+
+    def __init__(self, family: Mini, heard: States) -> None:
         self.name, self.window = family.name, family.window
-        self._family = family
-        self._heard: dict[bytes, Tensor] = {}
+        self._family, self._heard = family, heard
 
     def features(self, samples: NDArray[np.float32]) -> Tensor:
         """What the encoder's layers make of a clip: [layers * width, rows]."""
@@ -70,6 +76,7 @@ class MiniLearner:
     recipe: MiniRecipe
     dtype: torch.dtype
     begun: Path
+    heard: States = field(default_factory=dict)
     anatomy: Anatomy = field(init=False)
     ear: Ear = field(init=False)
     weights: dict[str, nn.Parameter] = field(init=False)
@@ -90,8 +97,8 @@ class MiniLearner:
             self.weights = {**lora.unfrozen(self.model, SPELLING), **own}
         if is_adapter(self.begun / LORA):
             lora.go_on(self.anatomy, self.weights, self.begun / LORA)
-        # Of an encoder that learns nothing can be kept.
-        self.ear = self.family if self.recipe.encoder_layers else FrozenEar(self.family)
+        # What an encoder hears while it learns is of no use a step later.
+        self.ear = self.family if self.recipe.encoder_layers else FrozenEar(self.family, self.heard)
 
     def _encoder_linears(self) -> list[str]:
         """The projections of the encoder's last blocks, named within the blocks."""

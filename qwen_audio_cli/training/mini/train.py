@@ -22,7 +22,7 @@ from ..files import write_json
 from ..loop import Tell, Training
 from ..manifest import Item, read
 from .build import EMBEDDING_FILE, LAYERS_FILE
-from .learner import MiniLearner, said_in
+from .learner import MiniLearner, States, said_in
 from .recipe import MiniRecipe
 
 SOUNDS = "sound-event"
@@ -43,10 +43,11 @@ def prepare(
     workers: int,
     tell: Tell,
     family_type: type[Mini] = Mini,
+    heard: States | None = None,
 ) -> Training[MiniLearner]:
     """Read the manifests under `data`, load the mini in `base`, and lay the frozen files out.
 
-    `family_type` is how it is asked.
+    `family_type` is how it is asked; what the encoder made of clips is kept in `heard`.
 
     Raises UsageError for what does not go together, ModelError and ConfigError for a model that is
     not there or damaged, OutputWriteError where nothing can be written.
@@ -56,7 +57,7 @@ def prepare(
     family = family_type(base, "mini", merged=False)
     with trainable():
         family.load(kind, place)
-    learner = MiniLearner(family, recipe, kind, base)
+    learner = MiniLearner(family, recipe, kind, base, {} if heard is None else heard)
     items = tuple(chosen(corpora(data), recipe))
     lay_out(base, output)
     if not recipe.ctc_only:
