@@ -53,6 +53,11 @@ class ModelCard:
         """Whether it is part of this installation."""
         return self.directory is not None and self.directory.is_dir()
 
+    @property
+    def offered(self) -> bool:
+        """Whether there is any way to have it: on the hub, or in this package."""
+        return bool(self.source) or self.find() is not None
+
     def find(self, revision: str | None = None) -> Path | None:
         """The directory of its checkpoint, where it is on this machine."""
         if self.directory is None:

@@ -24,6 +24,12 @@ EXPERIMENTAL: Mapping[Family, frozenset[str]] = MappingProxyType(
                 "word-times",
                 "audio-qa",
                 "music-qa",
+                "language",
+                "gender",
+                "sound-event",
+                "instrument",
+                "pitch",
+                "velocity",
             }
         )
     }

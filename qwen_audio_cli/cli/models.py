@@ -27,7 +27,7 @@ def models(context: typer.Context, *, json: Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    rows = [_row(card) for card in MODELS]
+    rows = [_row(card) for card in MODELS if card.offered]
     if json:
         print_json(rows)
     else:

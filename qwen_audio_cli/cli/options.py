@@ -147,7 +147,7 @@ class RunOptions:
             metavar="NAME|PATH",
             envvar="QWA_MODEL",
             show_envvar=True,
-            autocompletion=starting([card.alias for card in MODELS]),
+            autocompletion=starting([card.alias for card in MODELS if card.offered]),
             help="A model of 'qwa models', the directory of a checkpoint or of an adapter to one, "
             "or a name on the Hugging Face hub, as org/name; the best embedded model if not given. "
             "What is not on this machine is fetched.",

@@ -70,6 +70,9 @@ class Learner(Protocol):
     def losses(self, batch: Sequence[Example]) -> Tensor:
         """The loss of each example, summed over its answer: [examples]."""
 
+    def weight(self, example: Example) -> float:
+        """What each token of an answer counts, beside those of other examples."""
+
     def learning(self) -> AbstractContextManager[None]:
         """While it learns, not only computes."""
 
@@ -210,16 +213,19 @@ class Training(Generic[L]):
             yield [first, *(next(reader)[1] for _ in range(sizes.pop(0) - 1))]
 
     def _learn(self, group: Sequence[Sequence[Example]], steps: int) -> None:
-        """One step of the optimizer: every token of its answers counts alike."""
+        """One step of the optimizer."""
         step = self.state.step
         rate = self.recipe.rate_at(step, steps)
         for settings in self.optimizer.param_groups:
             settings["lr"] = rate
         torch.manual_seed(self.recipe.seed + step + 1)  # of what is dropped out
-        tokens = sum(len(example.lesson.answer) for batch in group for example in batch)
+        examples = [example for batch in group for example in batch]
+        whole = sum(self.trainee.weight(e) * len(e.lesson.answer) for e in examples)
         total = 0.0
         for batch in group:
-            loss = self._losses(batch).sum() / tokens
+            losses = self._losses(batch)
+            weights = [self.trainee.weight(example) / whole for example in batch]
+            loss = (losses * torch.tensor(weights, device=losses.device)).sum()
             self.accelerator.backward(loss)
             total += loss.item()
         norm = self.accelerator.clip_grad_norm_(self.trainee.weights.values(), self.recipe.clip)
@@ -228,6 +234,7 @@ class Training(Generic[L]):
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
+        tokens = sum(len(example.lesson.answer) for example in examples)
         line = {"loss": total, "rate": rate, "gradient": float(norm), "tokens": tokens}
         self._record(line)
         if time.monotonic() - self._told > BETWEEN:

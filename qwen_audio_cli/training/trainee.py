@@ -94,6 +94,10 @@ class Trainee:
             contexts = [model.open([memory], False) for memory in memories]
         return answer_losses(model, [example.lesson for example in batch], contexts)
 
+    def weight(self, example: Example) -> float:
+        """Every token counts alike."""
+        return 1.0
+
     def _encode(self, features: Sequence[Tensor]) -> list[object]:
         """Each clip alone or, where a call costs more than padding, all at once."""
         model, device = self.family.model, next(iter(self.weights.values())).device

@@ -148,6 +148,13 @@ class MiniLearner:
         answered = answer_losses(self.model, [example.lesson for example in batch], contexts)
         return answered + self.recipe.ctc * spelled
 
+    def weight(self, example: Example) -> float:
+        """Every answer counts alike: a label of two tokens as much as a long transcript.
+
+        Were it every token, labels would have a fiftieth of the gradient, and are not learned.
+        """
+        return 1 / len(example.lesson.answer)
+
     def _encoded(self, features: Tensor) -> Tensor:
         """What the encoder's layers make of a clip [rows, layers * width], if the ear has not."""
         tower = self.model.audio
