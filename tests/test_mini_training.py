@@ -166,6 +166,21 @@ def test_portions_are_how_often_an_epoch_hears_an_item(tiny: Built) -> None:
     assert {heard.count(p) for p in heard if items[p].task == "language"} == {2, 3}
 
 
+def test_only_without_sorting_a_batch_has_items_of_several_lengths(tiny: Built) -> None:
+    one, other = SPOKEN.items()
+    items = [item(*one), item(*other)] * 20
+    lessons = Lessons(FrozenEar(tiny.plain(), {}), items, 0)
+    budget = 4 * lessons.rows // 40
+
+    def alike(bucket: int) -> int:
+        batches = lessons.plan(budget, 0, bucket)
+        assert sorted(place for batch in batches for place in batch) == list(range(40))
+        return sum(len({items[place].target for place in batch}) == 1 for batch in batches)
+
+    assert alike(64) >= 8
+    assert alike(1) <= 5
+
+
 @pytest.fixture(scope="module")
 def taught(tiny: Built, tmp_path_factory: pytest.TempPathFactory) -> Training[MiniLearner]:
     """Spelling first, then the answers, as mini is trained."""

@@ -27,9 +27,6 @@ from ..errors import UsageError
 from ..families.base import Job, Lesson, Subject, TooLong
 from .manifest import Item
 
-BUCKET = 64
-"""Batches whose items are sorted by length together, so that those of one are alike."""
-
 AHEAD = 2
 """Batches that are read before they are needed."""
 
@@ -92,11 +89,11 @@ class Lessons:
         """Rows of all lessons together."""
         return sum(self._rows)
 
-    def plan(self, budget: int, epoch: int | None) -> list[Batch]:
+    def plan(self, budget: int, epoch: int | None, bucket: int = 1) -> list[Batch]:
         """All items, in batches of at most `budget` rows; an item that has more is alone.
 
-        Drawn by their portions and shuffled anew in each epoch; each once and sorted by length
-        where there is none.
+        Drawn by their portions and shuffled anew in each epoch, in which items are sorted by length
+        within each `bucket` batches; each once and sorted by length where there is no epoch.
         """
         order = list(range(len(self.items)))
         draw = random.Random(f"{self._seed} {epoch}")
@@ -110,7 +107,7 @@ class Lessons:
             ]
             draw.shuffle(order)
         batches: list[Batch] = []
-        for pool in _cut(order, self._rows, budget * (BUCKET if epoch is not None else len(order))):
+        for pool in _cut(order, self._rows, budget * (bucket if epoch is not None else len(order))):
             batches += _cut(sorted(pool, key=self._rows.__getitem__), self._rows, budget)
         if epoch is not None:
             draw.shuffle(batches)

@@ -191,7 +191,9 @@ class Training(Generic[L]):
 
     def _epoch(self, epoch: int) -> list[list[tuple[int, Batch]]]:
         """The batches of each step of an epoch."""
-        batches = [(epoch, batch) for batch in self.train.plan(self.recipe.rows, epoch)]
+        batches = [
+            (epoch, batch) for batch in self.train.plan(self.recipe.rows, epoch, self.recipe.bucket)
+        ]
         size = self.recipe.accumulate
         return [batches[begin : begin + size] for begin in range(0, len(batches), size)]
 

@@ -21,6 +21,7 @@ class Recipe:
     encoder, too. There are `steps` steps, or else `epochs` over the items; a step hears
     `accumulate` batches of at most `rows` rows (tokens, and 13 or 25 a second of audio). The
     learning rate rises to `rate` in the first `warmup` of all steps and falls by a cosine.
+    Items are sorted by length within each `bucket` batches, so that those of one are alike.
     Gradients longer than `clip` are shortened. `augment` masks parts of what is heard
     (SpecAugment). `portions` tell how often an epoch hears each item of a task, if not once. The
     dev split is heard each `evaluate_every` steps.
@@ -35,6 +36,7 @@ class Recipe:
     steps: int | None = None
     rows: int = 2048
     accumulate: int = 1
+    bucket: int = 64
     rate: float | None = None
     warmup: float = 0.05
     weight_decay: float = 0.01
@@ -45,7 +47,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rank", "alpha", "rows", "accumulate", "evaluate_every"):
+        for name in ("rank", "alpha", "rows", "accumulate", "bucket", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', '-')} must be at least 1")
         if self.rank > MOST_RANK:

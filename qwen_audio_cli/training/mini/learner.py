@@ -149,10 +149,7 @@ class MiniLearner:
         return answered + self.recipe.ctc * spelled
 
     def weight(self, example: Example) -> float:
-        """Every answer counts alike: a label of two tokens as much as a long transcript.
-
-        Were it every token, labels would have a fiftieth of the gradient, and are not learned.
-        """
+        """Every answer counts alike: a label of two tokens as much as a long transcript."""
         return 1 / len(example.lesson.answer)
 
     def _encoded(self, features: Tensor) -> Tensor:

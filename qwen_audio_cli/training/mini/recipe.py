@@ -40,6 +40,8 @@ class MiniRecipe(Recipe):
     are put beside the encoder's last `encoder_layers` too, once the others have learned.
     """
 
+    # Notes are all as long as each other: sorted by length, a batch would have but one task.
+    bucket: int = 1
     ctc: float = 0.3
     ctc_only: bool = False
     encoder_layers: int = 0
