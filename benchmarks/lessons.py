@@ -11,24 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
-from collections.abc import Callable
 
 import processes
+from processes import fastest
 
 LENGTHS = ((130,) * 11, tuple(range(50, 150, 10)), (400, 390, 380, 370))
 HEADS, KEY_HEADS, WIDTH = 9, 3, 64
-CALLS = 8
-
-
-def fastest(work: Callable[[], object]) -> float:
-    """Milliseconds of the fastest call, after some to warm up."""
-    taken = []
-    for _ in range(CALLS):
-        begun = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begun)
-    return 1e3 * min(taken[2:])
 
 
 def main() -> None:

@@ -12,24 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
-from collections.abc import Callable
 
 import processes
+from processes import fastest
 
 SHAPES = ((512, 512), (512, 2048), (2048, 512), (512, 51_865))
 ROWS = (4, 16, 64, 280, 1200)
-CALLS = 30
-
-
-def fastest(work: Callable[[], object]) -> float:
-    """Milliseconds of the fastest call, after some to warm up."""
-    taken = []
-    for _ in range(CALLS):
-        begun = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begun)
-    return 1e3 * min(taken[3:])
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ class PackedStep:
     def _attend_padded(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """By two products for all lessons, which are padded to the longest.
 
-        Forward and backward, on a CPU in bfloat16, 2 to 4 times as fast as PyTorch's own kernel
+        Forward and backward, on a CPU in bfloat16, 1.5 to 3 times as fast as PyTorch's own kernel
         lesson by lesson (benchmarks/lessons.py). What is behind a lesson's end nobody looks at.
         """
         lengths = [span.rows for span in self.spans]
