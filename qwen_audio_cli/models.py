@@ -56,7 +56,7 @@ class ModelCard:
     @property
     def offered(self) -> bool:
         """Whether there is any way to have it: on the hub, or in this package."""
-        return bool(self.source) or self.find() is not None
+        return bool(self.source) or self.is_embedded
 
     def find(self, revision: str | None = None) -> Path | None:
         """The directory of its checkpoint, where it is on this machine."""
