@@ -112,6 +112,8 @@ def test_letters_and_pieces_are_learned_by_torchs_ctc_loss(
     family = tiny.plain()
     learner = MiniLearner(family, MiniRecipe(ctc_only=True), torch.float32, tiny.directory)
     assert learner.pieces is not None
+    begins = ("audio.norms.", "audio.proj.", "ctc.", "pieces.proj.", "pieces.blank", "pieces.scale")
+    assert all(name.startswith(begins) for name in learner.weights)
     own = family.tokenizer.encode(" one other")
     everything = torch.tensor(sorted({*spelling_pieces(family.tokenizer), *own}))
     monkeypatch.setattr(learner.pieces, "among", lambda targets: everything)

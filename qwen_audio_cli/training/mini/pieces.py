@@ -36,7 +36,8 @@ class PieceHead(nn.Module):
         self.scale = nn.Parameter(torch.tensor(_SCALE))
         nn.init.eye_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
-        self._embedding, self._pieces = embedding, torch.tensor(spelling_pieces(tokenizer))
+        self._embedding = embedding.detach()  # no parameter of this module
+        self._pieces = torch.tensor(spelling_pieces(tokenizer))
         self.to(embedding.device)
 
     def forward(self, rows: Tensor, pieces: Tensor) -> Tensor:
