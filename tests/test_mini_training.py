@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +18,21 @@ from torch.nn.functional import cosine_similarity, ctc_loss
 
 from qwen_audio_cli import Qwa
 from qwen_audio_cli.errors import UsageError
+from qwen_audio_cli.exits import Exit
 from qwen_audio_cli.families.base import Subject
 from qwen_audio_cli.families.mini import Mini
 from qwen_audio_cli.families.spelling import symbols
 from qwen_audio_cli.training.batches import Example, Lessons
 from qwen_audio_cli.training.loop import Training
 from qwen_audio_cli.training.manifest import Item, write
+from qwen_audio_cli.training.mini.__main__ import main
 from qwen_audio_cli.training.mini.compare import compare
 from qwen_audio_cli.training.mini.learner import FrozenEar, MiniLearner, said_in
 from qwen_audio_cli.training.mini.pieces import spelling_pieces
 from qwen_audio_cli.training.mini.prompting import Flat, Untagged
 from qwen_audio_cli.training.mini.recipe import MiniRecipe
 from qwen_audio_cli.training.mini.tag_results import table
-from qwen_audio_cli.training.mini.train import prepare
+from qwen_audio_cli.training.mini.train import load, prepare
 from qwen_audio_cli.training.step import answer_losses
 
 pytest.importorskip("gguf", reason="gguf, of the extra 'train', is not installed")
@@ -59,17 +63,8 @@ def corpus(folder: Path, items: list[Item]) -> Path:
 def trained(
     base: Path, output: Path, data: Path, recipe: MiniRecipe, family: type[Mini] = Mini
 ) -> Training[MiniLearner]:
-    run = prepare(
-        base,
-        [data],
-        recipe,
-        output,
-        device="cpu",
-        dtype="float32",
-        workers=1,
-        tell=lambda line: None,
-        family_type=family,
-    )
+    learner = load(base, recipe, device="cpu", dtype="float32", family_type=family)
+    run = prepare(learner, [data], output, workers=1, tell=lambda line: None)
     run.run(resume=False)
     return run
 
@@ -314,6 +309,32 @@ def test_the_comparison_is_a_table_of_all_ways_and_goes_on_where_it_was(
     told.clear()
     assert run() == first == (tmp_path / "tags" / "tags.md").read_text()
     assert told == []
+
+
+def test_what_other_weights_were_calibrated_to_is_not_kept(
+    taught: Training[MiniLearner], tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(taught.output, base)
+    config = json.loads((base / "config.json").read_text())
+    assert config["learned"]["languages"] == []
+    part = {"bias": 0.0, "logprob": 1.0}
+    told = {"transcript": {**part, "agreement": 1.0}, "analysis": part, "temperature": 2.0}
+    (base / "config.json").write_text(json.dumps({**config, "calibration": told}))
+    learner = load(base, replace(taught.recipe, steps=1), device="cpu", dtype="float32")
+    data = corpus(tmp_path, [said(name, text) for name, text in SPOKEN.items()])
+    prepare(learner, [data], tmp_path / "out", workers=1, tell=lambda line: None)
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == config
+
+
+def test_a_run_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "resume.state").touch()
+    options = ["--model", str(tmp_path), "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(["train", *options]) == Exit.USAGE
+    assert "is not an empty directory: --resume goes on" in capsys.readouterr().err
+    assert main(["train", *options, "--resume", "--portion", "asx=1"]) == Exit.USAGE
+    assert "unknown task 'asx'" in capsys.readouterr().err
 
 
 def test_nothing_to_learn_from_is_said(tiny: Built, tmp_path: Path) -> None:

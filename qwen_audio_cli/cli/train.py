@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from ..api import prepare_torch
-from ..errors import OutputError, UsageError
+from ..errors import OutputError
 from ..training.recipe import Recipe
 from .console import LOG, configure
 from .options import as_in_runs, expand
@@ -125,11 +125,12 @@ def train(
     configure(quiet=quiet, verbose=verbose)
     prepare_torch()
     from ..models import Wanted
+    from ..training.files import require_empty
     from ..training.run import prepare
 
     choices = Recipe(**{field.name: getattr(recipe, field.name) for field in fields(recipe)})
     if not resume:
-        _refuse_full(output)
+        require_empty(output, "--resume goes on with a run")
     training = prepare(
         Wanted(model, revision, offline),
         manifest,
@@ -142,12 +143,6 @@ def train(
     )
     _create(output)
     typer.echo(orjson.dumps(asdict(training.run(resume=resume))).decode())
-
-
-def _refuse_full(output: Path) -> None:
-    """Raise UsageError where there is something that would be overwritten."""
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UsageError(f"{output}: is no empty directory (--resume goes on with a run)")
 
 
 def _create(output: Path) -> None:

@@ -141,7 +141,10 @@ class CtcHead(nn.Module):
 
 
 class Heard(NamedTuple):
-    """A clip: what the decoder reads, [rows + 2, width], and what the CTC head says, as there."""
+    """A clip: its `rows` [rows + 2, width] for the decoder, and what the CTC head says of them.
+
+    `spelled` [rows, SYMBOLS + 1] are log-probabilities.
+    """
 
     rows: Tensor
     spelled: Tensor
@@ -157,7 +160,7 @@ class MiniModel(QwenAudioModel):
         decoder = TaggedDecoder(config.decoder, config.tags)
         super().__init__(MiniTower(config), decoder, audio_tokens)
         self.ctc = CtcHead(len(config.layers) * config.encoder.width, config.spelling)
-        self.frame_bytes += 4 * (SYMBOLS + 1) // 4
+        self.frame_bytes += SYMBOLS + 1  # a row of 4 frames, in float32
 
     @classmethod
     def build(cls, checkpoint: Checkpoint, audio_tokens: tuple[int, int, int]) -> MiniModel:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import OutputWriteError
+from ..errors import OutputWriteError, UsageError
 
 
 def write_tensors(
@@ -32,6 +32,12 @@ def write_text(text: str, path: Path) -> None:
 def write_json(values: Mapping[str, Any], path: Path) -> None:
     """Write a JSON object in place of an earlier one. Raises OutputWriteError."""
     write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", path)
+
+
+def require_empty(directory: Path, why: str = "nothing is overwritten") -> None:
+    """Raise UsageError for a directory in which something would be overwritten."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UsageError(f"{directory} is not an empty directory: {why}")
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -19,6 +19,7 @@ import orjson
 
 from ...api import prepare_torch
 from ...errors import QwaError, UsageError
+from ...tasks import TASKS
 from ..data.corpus import MANIFEST
 from .recipe import PORTIONS, MiniRecipe
 
@@ -104,18 +105,14 @@ def _build(given: argparse.Namespace) -> None:
 
 def _train(given: argparse.Namespace) -> None:
     prepare_torch()
-    from .train import prepare
+    from ..files import require_empty
+    from .train import load, prepare
 
-    training = prepare(
-        given.model,
-        given.data,
-        _recipe(given, given.seed),
-        given.out,
-        device=given.device,
-        dtype=given.dtype,
-        workers=given.workers,
-        tell=_tell,
-    )
+    if not given.resume:
+        require_empty(given.out, "--resume goes on with a run")
+    recipe = _recipe(given, given.seed)
+    learner = load(given.model, recipe, device=given.device, dtype=given.dtype)
+    training = prepare(learner, given.data, given.out, workers=given.workers, tell=_tell)
     print(orjson.dumps(asdict(training.run(resume=given.resume))).decode())
 
 
@@ -171,6 +168,8 @@ def _portions(given: Sequence[str]) -> dict[str, float]:
     portions = dict(PORTIONS)
     for text in given:
         task, _, times = text.partition("=")
+        if task not in TASKS:
+            raise UsageError(f"--portion: unknown task '{task}'")
         try:
             portions[task] = float(times)
         except ValueError:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import ConfigError, OutputWriteError, UsageError
+from ...errors import ConfigError, OutputWriteError
 from ...families.checkpoint import Checkpoint
 from ...families.mini_config import ARCHITECTURE, MiniCheckpoint
 from ...families.mini_model import TRAINED, MiniModel
@@ -24,7 +24,7 @@ from ...families.mini_tokenizer import MiniTokenizer, mini_tags
 from ...families.qwen_prompt import AUDIO_TOKENS
 from ...families.whisper_checkpoint import geometry as whisper_geometry
 from ...layout import CONFIG, WEIGHTS
-from ..files import write_json
+from ..files import require_empty, write_json
 from .gguf_reader import Llama, Parts, opened
 from .weights import begin, save, save_trained
 
@@ -54,8 +54,7 @@ def build(source: Path, directory: Path, *, seed: int = 0) -> Path:
     a directory that holds something, ConfigError for another source, ModelError where gguf is not
     installed, OutputWriteError where nothing can be written.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UsageError(f"{directory} is not an empty directory: nothing is overwritten")
+    require_empty(directory)
     with opened(source) as llama:
         tokens, merges, special = llama.tokens()
         tags = {tag: id for id, tag in enumerate(mini_tags(), len(tokens))}

@@ -15,7 +15,7 @@ from .prompting import PROMPTINGS
 from .recipe import MiniRecipe
 from .tag_plot import draw
 from .tag_results import Result, table
-from .train import prepare
+from .train import load, prepare
 
 RESULTS, TABLE, PLOT = "results.jsonl", "tags.md", "tags.svg"
 
@@ -42,18 +42,15 @@ def compare(
             done = output / f"{name}-{seed}" / RESULTS
             if not done.exists():
                 tell(f"{name}, seed {seed}")
-                training = prepare(
+                learner = load(
                     base,
-                    data,
                     replace(recipe, seed=seed),
-                    done.parent,
                     device=device,
                     dtype=dtype,
-                    workers=1,
-                    tell=tell,
                     family_type=family,
                     heard=heard,
                 )
+                training = prepare(learner, data, done.parent, workers=1, tell=tell)
                 training.run(resume=False)
                 lines = [orjson.dumps(asdict(one)).decode() for one in measured(training, name)]
                 write_text("\n".join(lines), done)

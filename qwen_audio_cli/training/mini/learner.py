@@ -117,6 +117,11 @@ class MiniLearner:
         return self.family.model
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.model.audio.audio_bos_eos_token.weight.device
+
+    @property
     def label(self) -> str:
         """What records call it."""
         return self.family.label
@@ -155,7 +160,7 @@ class MiniLearner:
     def _encoded(self, features: Tensor) -> Tensor:
         """What the encoder's layers make of a clip [rows, layers * width], if the ear has not."""
         tower = self.model.audio
-        features = features.to(tower.audio_bos_eos_token.weight.device)
+        features = features.to(self.device)
         if not self.recipe.encoder_layers:
             return features.T
         mel = features[None].to(tower.positional_embedding)

@@ -22,6 +22,7 @@ from ..files import write_json
 from ..loop import Tell, Training
 from ..manifest import Item, read
 from .build import EMBEDDING_FILE, LAYERS_FILE
+from .calibrate import PART as CALIBRATION
 from .learner import MiniLearner, States, said_in
 from .recipe import MiniRecipe
 
@@ -32,39 +33,46 @@ DEV_ITEMS = 40
 """Items of the dev split that are heard of each task."""
 
 
-def prepare(
+def load(
     base: Path,
-    data: Sequence[Path],
     recipe: MiniRecipe,
-    output: Path,
     *,
     device: str,
     dtype: str,
-    workers: int,
-    tell: Tell,
     family_type: type[Mini] = Mini,
     heard: States | None = None,
-) -> Training[MiniLearner]:
-    """Read the manifests under `data`, load the mini in `base`, and lay the frozen files out.
+) -> MiniLearner:
+    """Load the mini in `base` to be trained.
 
-    `family_type` is how it is asked; what the encoder made of clips is kept in `heard`.
-
-    Raises UsageError for what does not go together, ModelError and ConfigError for a model that is
-    not there or damaged, OutputWriteError where nothing can be written.
+    `family_type` is how it is asked; what the encoder made of clips is kept in `heard`. Raises
+    UsageError for what does not go together, ModelError and ConfigError for a model that is not
+    there or damaged.
     """
     place = find_device(device)
     kind = find_dtype(dtype, place)
     family = family_type(base, "mini", merged=False)
     with trainable():
         family.load(kind, place)
-    learner = MiniLearner(family, recipe, kind, base, {} if heard is None else heard)
-    items = tuple(chosen(corpora(data), recipe))
-    lay_out(base, output)
-    if not recipe.ctc_only:
-        config = read_object(output / CONFIG)
-        write_json({**config, "learned": learned(items)}, output / CONFIG)
-    tell(f"{len(items):,} items; {learner.count:,} weights of {family.label} are trained")
-    return Training(learner, items, output, place, workers, tell)
+    return MiniLearner(family, recipe, kind, base, {} if heard is None else heard)
+
+
+def prepare(
+    learner: MiniLearner, data: Sequence[Path], output: Path, *, workers: int, tell: Tell
+) -> Training[MiniLearner]:
+    """Read the manifests under `data`, and lay the files that stay as they are out in `output`.
+
+    Raises UsageError for manifests that are wrong or not there, OutputWriteError where nothing can
+    be written.
+    """
+    items = tuple(chosen(corpora(data), learner.recipe))
+    lay_out(learner.begun, output)
+    config = read_object(output / CONFIG)
+    config.pop(CALIBRATION, None)  # of other weights
+    if not learner.recipe.ctc_only:
+        config["learned"] = learned(items)
+    write_json(config, output / CONFIG)
+    tell(f"{len(items):,} items; {learner.count:,} weights of {learner.label} are trained")
+    return Training(learner, items, output, learner.device, workers, tell)
 
 
 def corpora(directories: Iterable[Path]) -> Iterator[Item]:
