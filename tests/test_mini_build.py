@@ -59,7 +59,8 @@ def test_other_projectors_begin_otherwise(tiny: Built, tmp_path: Path) -> None:
         for name, weight in MiniCheckpoint(tiny.directory).tensors()
         if not torch.equal(weight, other[name])
     }
-    begun = {"audio.proj.conv", "audio.proj.out", "ctc.near", "ctc.far", "ctc.out"}
+    begun = {f"audio.{part}" for part in ("proj.conv", "proj.out", "summary.hidden", "summary.out")}
+    begun |= {"ctc.near", *(f"ctc.far.{number}" for number in range(3)), "ctc.out"}
     assert changed == {f"transformer.{name}.weight" for name in begun}
 
 
@@ -97,9 +98,10 @@ CHANGES = {
     "not the last": ({"audio": {"layers": [3], "projector": 8}}, r"audio.layers is \[3\]"),
     "no projector": ({"audio": {"layers": [6]}}, "audio.projector is None"),
     "a narrow projector": (
-        {"audio": {"layers": [3, 6], "projector": 8, "spelling": 512}},
-        "has shape",
+        {"audio": {"layers": [1, 3, 6], "projector": 8, "summary": 384, "spelling": 384}},
+        r"audio.proj.* has shape \[512",
     ),
+    "no summary": ({"audio": {"layers": [6], "projector": 8}}, "audio.summary is None"),
     "no decoder": ({"decoder": []}, "no object 'decoder'"),
 }
 

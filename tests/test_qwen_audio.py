@@ -18,7 +18,7 @@ from qwen_audio_cli.engine.request import Dialogue, FinishReason, Generate, Gene
 from qwen_audio_cli.errors import UsageError
 from qwen_audio_cli.families.base import ClipAnswer, Job, Subject, TooLong, Turn
 from qwen_audio_cli.families.qwen_audio import QwenAudio
-from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt, chat_prompt
+from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt, chat_prompt, rows_in
 from qwen_audio_cli.families.qwen_tokenizer import QwenTokenizer
 from qwen_audio_cli.tags import AUDIO_LANGUAGES, TagSequence
 from qwen_audio_cli.tasks import TASKS
@@ -381,7 +381,7 @@ def real() -> QwenTokenizer:
 # Ids of the original for `assets/audio/1272-128104-0000.flac`, 93,680 samples.
 @needs_real
 def test_the_chat_prompt_has_the_originals_ids(real: QwenTokenizer) -> None:
-    span = audio_span(real, 93_680 / 16_000, 30.0)
+    span = audio_span(real, rows_in(93_680 / 16_000, 30.0))
     assert span == [155163, *[151851] * 146, 155164]
     assert chat_prompt(real, [span], "what does the person say?") == [
         *(151644, 8948, 198, 2610, 525, 264, 10950, 17847, 13, 151645, 198, 151644, 872, 198),
@@ -392,7 +392,7 @@ def test_the_chat_prompt_has_the_originals_ids(real: QwenTokenizer) -> None:
 
 @needs_real
 def test_the_base_prompt_has_the_originals_ids(real: QwenTokenizer) -> None:
-    span = audio_span(real, 93_680 / 16_000, 30.0)
+    span = audio_span(real, rows_in(93_680 / 16_000, 30.0))
     ids = base_prompt(real, span, TASKS["asr"].tags(language="en"), TASKS["asr"])
     assert len(ids) == 154
     assert ids[148:] == [151852, 151859, 151855, 151859, 151868, 154877]

@@ -21,7 +21,7 @@ from qwen_audio_cli.engine.work import Work
 from qwen_audio_cli.families.base import ClipAnswer, Job, Subject
 from qwen_audio_cli.families.qwen_audio import QwenAudio
 from qwen_audio_cli.families.qwen_model import audio_rows, mel_frames
-from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt, chat_prompt
+from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt, chat_prompt, rows_in
 from qwen_audio_cli.tasks import TASKS
 
 pytest.importorskip("transformers", reason="transformers, the reference, is not installed")
@@ -62,7 +62,7 @@ def reference(family: QwenAudio) -> Reference:
 
 
 def prompt(family: QwenAudio, samples: Samples, task: str = "asr") -> list[int]:
-    span = audio_span(family.tokenizer, len(samples) / 16_000, family.window)
+    span = audio_span(family.tokenizer, rows_in(len(samples) / 16_000, family.window))
     tags = TASKS[task].tags(language="en" if task == "asr" else None)
     return base_prompt(family.tokenizer, span, tags, TASKS[task])
 
@@ -244,7 +244,8 @@ def test_a_batch_of_mixed_lengths_answers_as_each_alone(family: QwenAudio) -> No
 
 def test_several_clips_in_one_prompt_stand_in_their_order(family: QwenAudio) -> None:
     clips = [recording("en-one-participant"), recording("fr-one-participant")]
-    spans = [audio_span(family.tokenizer, len(clip) / 16_000, family.window) for clip in clips]
+    rows = [rows_in(len(clip) / 16_000, family.window) for clip in clips]
+    spans = [audio_span(family.tokenizer, count) for count in rows]
     ids = chat_prompt(family.tokenizer, spans, "is it the thing?")
     heard = [encode(family, clip) for clip in clips]
     (ours,) = prompt_scores(family.model, [ids], [heard])

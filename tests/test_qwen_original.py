@@ -27,7 +27,7 @@ from qwen_audio_cli.engine.scheduler import Budget
 from qwen_audio_cli.engine.work import Work
 from qwen_audio_cli.families.base import Turn
 from qwen_audio_cli.families.qwen_audio import QwenAudio
-from qwen_audio_cli.families.qwen_prompt import audio_span, chat_prompt
+from qwen_audio_cli.families.qwen_prompt import audio_span, chat_prompt, rows_in
 from qwen_audio_cli.tags import TagSequence
 from qwen_audio_cli.tasks import TASKS
 
@@ -186,7 +186,7 @@ def base_ids(family: QwenAudio, clips: list[str], tags: TagSequence) -> list[int
 
 def spans(family: QwenAudio, clips: list[str]) -> list[list[int]]:
     seconds = [len(samples(clip)) / 16_000 for clip in clips]
-    return [audio_span(family.tokenizer, length, family.window) for length in seconds]
+    return [audio_span(family.tokenizer, rows_in(length, family.window)) for length in seconds]
 
 
 THERE = Turn("is it the thing?", "the first is in and the other is on", 2)

@@ -17,7 +17,6 @@ import torch
 from conftest import CPU, recording
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import gelu
 
 from qwen_audio_cli.engine.engine import Engine, Manner
 from qwen_audio_cli.engine.request import (
@@ -37,7 +36,7 @@ from qwen_audio_cli.families.base import ClipAnswer, Job, Subject
 from qwen_audio_cli.families.ctc_alignment import ROW_SECONDS
 from qwen_audio_cli.families.mini import Mini
 from qwen_audio_cli.families.mini_config import MiniCheckpoint
-from qwen_audio_cli.families.qwen_prompt import audio_span, base_prompt
+from qwen_audio_cli.families.qwen_prompt import base_prompt
 from qwen_audio_cli.families.spelling import SYMBOLS, spelling, symbols
 from qwen_audio_cli.tasks import TASKS
 
@@ -49,6 +48,7 @@ from tiny_mini import Built
 Samples = NDArray[np.float32]
 SECONDS = 4.0
 ROWS = 100
+SILENCE = np.zeros(round(SECONDS * 16_000), np.float32)
 CALIBRATION = {
     "transcript": {"bias": -1.0, "logprob": 2.0, "agreement": 3.0},
     "analysis": {"bias": 1.0, "logprob": 0.5},
@@ -102,27 +102,25 @@ def clips() -> list[Samples]:
 
 
 def prompt(family: Mini, samples: Samples) -> list[int]:
-    span = audio_span(family.tokenizer, len(samples) / 16_000, family.window)
-    return base_prompt(family.tokenizer, span, TASKS["asr"].tags(language="en"), TASKS["asr"])
+    return asking(family, samples, "")
+
+
+def asking(family: Mini, samples: Samples, draft: str) -> list[int]:
+    """How a plain transcript is asked for, where the head hears a draft of it."""
+    audio = tiny_mini.audio_ids(family, samples, draft)
+    return base_prompt(family.tokenizer, audio, TASKS["asr"].tags(language="en"), TASKS["asr"])
 
 
 def by_hand(built: Built, samples: Samples) -> Tensor:
     """Log-probabilities [rows, symbols + 1] by another way through the files' weights."""
     weights = dict(MiniCheckpoint(built.directory).tensors())
-    ctc = {
-        n.removeprefix("transformer.ctc."): w.float() for n, w in weights.items() if ".ctc." in n
-    }
+    scale, shift = (
+        weights[f"transformer.audio.norm.{part}"].float() for part in ("scale", "shift")
+    )
     mel = built.family.features(samples)
     with torch.inference_mode():
-        x = built.family.model.audio.encoded(mel[None], [mel.shape[-1]])[0]
-    x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
-    x = x * ctc["norm.weight"] + ctc["norm.bias"]
-    for name in ("near", "far"):  # a convolution of three rows is three products
-        kernel, bias = ctc[f"{name}.weight"], ctc[f"{name}.bias"]
-        padded = torch.cat([torch.zeros(1, x.shape[1]), x, torch.zeros(1, x.shape[1])])
-        parts = [padded[n : n + len(x)] @ kernel[..., n].T for n in range(3)]
-        x = gelu(torch.stack(parts).sum(0) + bias)
-    return (x @ ctc["out.weight"].T + ctc["out.bias"]).log_softmax(-1)
+        encoded = built.family.model.audio.encoded(mel[None], [mel.shape[-1]])[0]
+    return tiny_mini.letters(built, encoded * scale + shift)
 
 
 def test_it_is_what_the_head_says_of_what_was_encoded(tiny: Built) -> None:
@@ -237,6 +235,14 @@ def spikes(tokens: Sequence[int], rows: Sequence[int], heard: Sequence[int] | No
     return Spelled(path, torch.from_numpy(np.log(chances)).float())
 
 
+def opened(family: Mini, wanted: Job, heard: str = "") -> tuple[Dialogue[ClipAnswer], Any]:
+    """A dialogue, and what it asks once the head has said what it hears."""
+    dialogue = family.answer(wanted, Subject((SECONDS,)))
+    request = next(dialogue)
+    assert isinstance(request, Spell) and not request.tokens
+    return dialogue, dialogue.send(spikes((), (), symbols(heard)))
+
+
 def answered(dialogue: Dialogue[ClipAnswer], answer: object) -> ClipAnswer:
     with pytest.raises(StopIteration) as stop:
         dialogue.send(answer)
@@ -255,13 +261,9 @@ def transcript(
     tokens: Sequence[int] | None = None,
 ) -> ClipAnswer:
     """The answer where the decoder writes `text`, and the head hears `heard`, or the same."""
-    dialogue = family.answer(wanted, Subject((SECONDS,)))
-    request = next(dialogue)
+    dialogue, request = opened(family, wanted, "he was")
     assert isinstance(request, Generate)
-    span = audio_span(family.tokenizer, SECONDS, family.window)
-    assert request.prompt == base_prompt(
-        family.tokenizer, span, TASKS["asr"].tags(language="en"), TASKS["asr"]
-    )
+    assert request.prompt == asking(family, SILENCE, " he was")
     said = family.tokenizer.encode(text) if tokens is None else list(tokens)
     request = dialogue.send(Generated(said, [math.log(0.5)] * (len(said) + 1), "stop"))
     assert isinstance(request, Spell)
@@ -338,16 +340,15 @@ def test_confidence_comes_from_the_calibration(calibrated: Mini) -> None:
     answer = transcript(calibrated, job("asr", language="en"), "The cat sat.", heard="the cat")
     assert answer.agreement == pytest.approx(2 / 3)
     assert answer.confidence == pytest.approx(logistic(-1 + 2 * half + 3 * 2 / 3))
-    dialogue = calibrated.answer(job("audio-caption"), Subject((SECONDS,)))
-    next(dialogue)
+    dialogue, _ = opened(calibrated, job("audio-caption"))
     caption = answered(dialogue, Generated([300], [half, half], "stop"))
     assert caption.confidence == pytest.approx(logistic(1 + half / 2))
     assert caption.agreement is None
 
 
 def test_answers_with_tags_are_no_transcripts(tiny: Built) -> None:
-    dialogue = tiny.family.answer(job("entities", language="en"), Subject((SECONDS,)))
-    assert isinstance(next(dialogue), Generate)
+    dialogue, request = opened(tiny.family, job("entities", language="en"))
+    assert isinstance(request, Generate)
     said = tiny.family.tokenizer.encode("the cat")
     answer = answered(dialogue, Generated(said, [0.0] * len(said), "stop"))
     assert (answer.text, answer.agreement) == ("the cat", None)
@@ -358,8 +359,8 @@ def test_shares_of_labels_are_tempered(tiny: Built, calibrated: Mini) -> None:
     sums = [math.log(16.0), 0.0]
     wanted = job("gender", ("male", "female"))
     for family, share, confidence in ((tiny.family, 16 / 17, None), (calibrated, 0.8, 0.8)):
-        dialogue = family.answer(wanted, Subject((SECONDS,)))
-        assert isinstance(next(dialogue), Score)
+        dialogue, request = opened(family, wanted)
+        assert isinstance(request, Score)
         answer = answered(dialogue, Scored([[value / 2, value / 2] for value in sums]))
         assert answer.labels == (
             ("male", pytest.approx(share)),
@@ -370,8 +371,7 @@ def test_shares_of_labels_are_tempered(tiny: Built, calibrated: Mini) -> None:
 
 def test_the_language_has_a_confidence_too(calibrated: Mini) -> None:
     wanted = replace(job("language"), labels=("en", "fr"))
-    dialogue = calibrated.answer(wanted, Subject((SECONDS,)))
-    request = next(dialogue)
+    dialogue, request = opened(calibrated, wanted)
     assert isinstance(request, Score)
     known = calibrated.tokenizer.languages
     scores = [[math.log({"en": 1.0, "fr": 81.0}.get(code, 0.01))] for code in (*known, "unknown")]

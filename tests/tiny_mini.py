@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -20,15 +21,20 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
+from torch import Tensor
+from torch.nn.functional import gelu, layer_norm
 
 from qwen_audio_cli.families.adapter import Adapter
 from qwen_audio_cli.families.mini import Mini
+from qwen_audio_cli.families.mini_config import MiniCheckpoint
 from qwen_audio_cli.families.packed import trainable
 from qwen_audio_cli.families.registry import open_checkpoint
 from qwen_audio_cli.training.mini.build import build
+from qwen_audio_cli.training.mini.weights import save_trained
 
 WIDTH, LAYERS, HEADS, KEY_HEADS, FFN = 64, 2, 4, 2, 96
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -160,6 +166,57 @@ class Built:
 def tiny(folder: Path) -> Built:
     """A tiny one, in a folder that is empty."""
     return Built(source := write(folder / "tiny.gguf"), build(source, folder / "tiny"))
+
+
+def normed(built: Built, folder: Path) -> Built:
+    """The same, of which the norm is no identity."""
+    directory = shutil.copytree(built.directory, folder / "normed")
+    family = plain(directory)
+    generator = torch.Generator().manual_seed(4)
+    norm = family.model.audio.norm
+    with torch.no_grad():
+        norm.scale.uniform_(0.2, 2, generator=generator)
+        norm.shift.normal_(generator=generator)
+    save_trained(family.model, directory)
+    return Built(built.source, directory)
+
+
+def audio_ids(family: Mini, samples: NDArray[np.float32], draft: str = "") -> list[int]:
+    """The ids of a clip: six rows about all of it, one for each 80 ms, and a draft of its text.
+
+    What is left of less than 40 ms is not heard; a row of 80 ms may have but 40 that are.
+    """
+    heard = family.features(samples).shape[1] // 4
+    begin, pad, end = (
+        family.tokenizer.special[token] for token in ("<audio>", "[[[AUDIO:modality]]]", "</audio>")
+    )
+    return [begin, *[pad] * (6 + -(-heard // 2)), end, *family.tokenizer.encode(draft)]
+
+
+def letters(built: Built, states: Tensor) -> Tensor:
+    """What the CTC head says of normed states [rows, states], by the weights of the files.
+
+    Of a convolution each row of the kernel is a product.
+    """
+    tensors = MiniCheckpoint(built.directory).tensors()
+    weights = {name.partition(".ctc.")[2]: w.float() for name, w in tensors if ".ctc." in name}
+
+    def convolved(x: Tensor, name: str, apart: int) -> Tensor:
+        kernel = weights[f"{name}.weight"]
+        reach = kernel.shape[2] // 2 * apart
+        nothing = torch.zeros(reach, x.shape[1])
+        padded = torch.cat([nothing, x, nothing])
+        products = [
+            padded[place * apart : place * apart + len(x)] @ row.T
+            for place, row in enumerate(kernel.unbind(2))
+        ]
+        return gelu(torch.stack(products).sum(0) + weights[f"{name}.bias"])
+
+    x = convolved(states, "near", 1)
+    for number, apart in enumerate((1, 2, 4)):
+        scale, shift = (weights[f"norms.{number}.{part}"] for part in ("weight", "bias"))
+        x = x + convolved(layer_norm(x, x.shape[1:], scale, shift), f"far.{number}", apart)
+    return (x @ weights["out.weight"].T + weights["out.bias"]).log_softmax(-1)
 
 
 WHEEL = os.environ.get("QWA_SMOLLM2")

@@ -163,6 +163,9 @@ class Family(Protocol):
 class Teachable(Family, Protocol):
     """A family whose models can be trained."""
 
+    def heard(self, subject: Subject, memory: object) -> Subject:
+        """The subject of a lesson with what is known of its clip once that is encoded."""
+
     def lesson(self, job: Job, subject: Subject, target: str) -> Lesson:
         """What the model learns from when `target` is the right answer about a subject.
 

@@ -1,7 +1,8 @@
 """Mini, this project's own model: a Qwen-Audio on Whisper-base and SmolLM2-135M.
 
-It is asked by tags, and answers, as the base checkpoint of 2023 does. What it writes of speech is
-compared, letter by letter, with what its CTC head hears, which also tells when each word is said.
+It is asked by tags, and answers, as the base checkpoint of 2023 does; but before the tags it reads
+what its CTC head hears. What it writes of speech is compared with that, letter by letter, and that
+tells when each word is said.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from .base import ClipAnswer, Job, Subject
 from .calibration import Calibration, Kind
 from .ctc_alignment import SpelledWord, align, timed_words
 from .mini_config import MiniCheckpoint
-from .mini_model import MiniModel
+from .mini_model import MiniModel, read_rows
 from .mini_tokenizer import MiniTokenizer
 from .qwen_audio import QwenAudio
-from .spelling import symbols
+from .qwen_prompt import audio_span, rows_in
+from .spelling import read, symbols
 from .spoken_words import spoken_words
 
 PLAIN = TASKS["asr"].instructions
@@ -54,6 +56,16 @@ class Learned:
             raise ConfigError(
                 f"{checkpoint.directory}: config.json: learned has no languages and labels"
             ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted(Subject):
+    """A clip, and the tokens of what its CTC head hears: the decoder reads both.
+
+    Xia et al. 2017 call a second reader of a draft a deliberation network.
+    """
+
+    draft: tuple[int, ...] = ()
 
 
 class Mini(QwenAudio):
@@ -101,11 +113,27 @@ class Mini(QwenAudio):
         """The languages that it has learned, of those that it has tags for."""
         return self._learned.languages or self.tokenizer.languages
 
+    def heard(self, subject: Subject, memory: object) -> Subject:
+        """With the draft of what is said in a clip that is encoded."""
+        return self._drafted(subject, self.model.spelled(memory, ()))
+
+    def _drafted(self, subject: Subject, spelled: Spelled) -> Drafted:
+        return Drafted(subject.seconds, draft=tuple(self.tokenizer.encode(read(spelled.path))))
+
+    def _audio(self, subject: Subject) -> list[int]:
+        """The clip and, behind it, the draft of what is said in it, if there is one."""
+        (seconds,) = subject.seconds
+        draft = subject.draft if isinstance(subject, Drafted) else ()
+        return [*audio_span(self.tokenizer, read_rows(rows_in(seconds, self.window))), *draft]
+
     def answer(self, job: Job, subject: Subject) -> Dialogue[ClipAnswer]:
         """As every Qwen-Audio, and how sure the answer is where the checkpoint is calibrated.
 
         Where the user names no labels, it chooses among those that it has learned.
         """
+        spelled = yield Spell()
+        assert isinstance(spelled, Spelled)
+        subject = self._drafted(subject, spelled)
         if job.labels and job.labels == job.task.labels:
             job = replace(job, labels=self._learned.labels.get(job.task.name, job.labels))
         answer = yield from super().answer(job, subject)

@@ -32,15 +32,16 @@ class MiniConfig:
     """Geometry of the whole network.
 
     `layers` are the encoder's layers (1 is the first) whose outputs are heard side by side, the
-    last of them the encoder's last; `projector` is the width within the projector, `spelling` that
-    within the CTC head. `tags` counts
-    the ids at the vocabulary's end that have embeddings of their own.
+    last of them the encoder's last; `projector`, `summary` and `spelling` are the widths within the
+    projector, the summary and the CTC head. `tags` counts the ids at the vocabulary's end that have
+    embeddings of their own.
     """
 
     encoder: EncoderConfig
     decoder: QwenConfig
     layers: tuple[int, ...]
     projector: int
+    summary: int
     spelling: int
     tags: int
 
@@ -149,6 +150,7 @@ class MiniCheckpoint(Checkpoint):
             ),
             layers=tuple(layers),
             projector=audio.count("projector"),
+            summary=audio.count("summary"),
             spelling=audio.count("spelling"),
             tags=decoder.count("tags"),
         )

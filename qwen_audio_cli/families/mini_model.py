@@ -1,4 +1,5 @@
-"""Mini as a network: Whisper's encoder, a projector, SmolLM2 as the decoder, and a CTC head.
+"""Mini as a network: Whisper's encoder, a summary and a
+projector, SmolLM2 as the decoder, and a CTC head.
 
 It is a Qwen-Audio (arXiv 2311.07919) in small: what its audio tower, decoder and prompts have in
 common with the original is the original's code.
@@ -19,52 +20,97 @@ from .checkpoint import Checkpoint, blank_embedding
 from .mini_config import MiniCheckpoint, MiniConfig
 from .packed import projection
 from .qwen_decoder import QwenConfig, QwenDecoder
-from .qwen_model import AudioTower, QwenAudioModel, audio_rows, pooled
+from .qwen_model import FramedEncoder, QwenAudioModel, audio_rows, pooled
 from .spelling import SYMBOLS
 
-TRAINED = ("audio.norms.", "audio.proj.", "audio.audio_bos_eos_token.", "ctc.", "decoder.wte.tags.")
-"""How the names of weights begin, in the network, that are mini's own; all others are frozen."""
+ANSWERING = ("audio.proj.", "audio.summary.", "audio.audio_bos_eos_token.", "decoder.wte.tags.")
+"""How the names of weights begin, in the network, that learn from answers."""
+
+TRAINED = (*ANSWERING, "audio.norm.", "ctc.")
+"""Those that are mini's own; all others are frozen."""
+
+ASPECTS = ("language", "gender", "instrument", "pitch", "velocity", "sound-event")
+"""The tasks whose answer the rows of a clip's summary come near, one each."""
+
+
+def read_rows(heard: int) -> int:
+    """Rows that the decoder reads of a clip of so many rows of 40 ms, its summary among them."""
+    return len(ASPECTS) + (heard + 1) // 2
+
+
+class ActNorm(nn.Module):
+    """A scale and a shift for each channel, set by the data (Kingma, Dhariwal 2018).
+
+    Whisper's states have channels hundreds of times as large as others. They learn no further.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., channels] to the same shape."""
+        return x * self.scale + self.shift
+
+    @torch.no_grad()
+    def begin(self, rows: Tensor) -> None:
+        """Make the mean of each channel of `rows` [rows, channels] 0 and its deviation 1."""
+        std, mean = torch.std_mean(rows.to(self.scale), 0)
+        self.scale.copy_(1 / std.clamp(min=1e-3))
+        self.shift.copy_(-mean * self.scale)
 
 
 class Projector(nn.Module):
-    """From encoder states to embeddings: a convolution over three rows, GELU, a linear map."""
+    """From states to embeddings, two rows to one: a convolution, GELU, a linear map."""
 
     def __init__(self, states: int, hidden: int, width: int) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(states, hidden, kernel_size=3, padding=1)
+        self.conv = nn.Conv1d(states, hidden, kernel_size=3, stride=2, padding=1)
         self.out = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, rows, states] to [batch, rows, width]; rows of nobody must be zero."""
+        """[batch, rows, states] to [batch, ceil(rows / 2), width]; nobody's rows must be zero."""
         hidden = gelu(self.conv(x.transpose(1, 2))).transpose(1, 2)
         projected: Tensor = self.out(hidden)
         return projected
 
 
-class MiniTower(AudioTower):
-    """The encoder, of which several layers are heard side by side, and the projector.
+class Summary(nn.Module):
+    """What a clip is as a whole: from mean and deviation of its rows (Snyder et al. 2018).
 
-    The last layer has Whisper's own norm, every other one a norm of its own in `norms`.
+    A row of a convolution hears 0.1 s; who speaks, and in which language, is heard in all of them.
     """
 
-    proj: Projector
+    def __init__(self, states: int, hidden: int, width: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2 * states, hidden)
+        self.out = nn.Linear(hidden, len(ASPECTS) * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of a clip [rows, states] a row for each of `ASPECTS`: [aspects, width]."""
+        std, mean = torch.std_mean(x.float(), 0, correction=0)
+        out: Tensor = self.out(gelu(self.hidden(torch.cat([mean, std]).to(x))))
+        return out.view(len(ASPECTS), -1)
+
+
+class MiniTower(FramedEncoder):
+    """The encoder, of which several layers are heard side by side, a summary and a projector."""
 
     def __init__(self, config: MiniConfig) -> None:
         super().__init__(config.encoder, config.decoder.width)
-        width = config.encoder.width
-        self.layers = config.layers
-        self.norms = nn.ModuleDict({str(layer): nn.LayerNorm(width) for layer in self.layers[:-1]})
-        self.proj = Projector(len(self.layers) * width, config.projector, config.decoder.width)
-
-    def heard(self, mel: Tensor, lengths: Sequence[int]) -> Tensor:
-        """[batch, mels, frames] to [batch, rows, width]; what is behind a clip's end is nobody's.
-
-        Pairs of encoder frames are averaged; an odd last one is dropped.
-        """
-        return self.projected(self.encoded(mel, lengths), list(map(audio_rows, lengths)))
+        self.layers, width = config.layers, config.decoder.width
+        states = len(self.layers) * config.encoder.width
+        self.norm = ActNorm(states)
+        self.proj = Projector(states, config.projector, width)
+        self.summary = Summary(states, config.summary, width)
 
     def encoded(self, mel: Tensor, lengths: Sequence[int]) -> Tensor:
-        """What the layers heard make of [batch, mels, frames]: [batch, rows, layers * width]."""
+        """What the layers heard make of [batch, mels, frames]: [batch, rows, layers * width].
+
+        Pairs of encoder frames are averaged, to 25 rows a second; an odd last one is dropped. What
+        is behind a clip's end is nobody's.
+        """
         kept = [
             pooled(state)
             for layer, state in enumerate(self.states(mel, lengths), 1)
@@ -72,16 +118,17 @@ class MiniTower(AudioTower):
         ]
         return torch.cat(kept, dim=-1)
 
-    def projected(self, encoded: Tensor, rows: Sequence[int]) -> Tensor:
-        """[batch, rows, layers * width] to [batch, rows, width]; `rows` are the clips' own."""
-        norms = [*self.norms.values(), self.ln_post]
-        parts = encoded.chunk(len(norms), dim=-1)
-        x = torch.cat([norm(part) for norm, part in zip(norms, parts, strict=True)], dim=-1)
-        if min(rows) < x.shape[1]:  # the convolution must not see a neighbour's rows
-            ends = torch.tensor(rows, device=x.device)
-            x = x * (torch.arange(x.shape[1], device=x.device) < ends[:, None])[..., None]
-        projected: Tensor = self.proj(x)
-        return projected
+    def read(self, states: Tensor) -> Tensor:
+        """What the decoder reads of a clip's normed states [rows, layers * width].
+
+        Its summary and a row each 80 ms, between the begin and the end vector:
+        [read_rows(rows) + 2, width].
+        """
+        return self.framed(torch.cat([self.summary(states), self.proj(states[None])[0]]))
+
+
+_SPREADS = (1, 2, 4)
+"""How many rows lie between those that a residual convolution of the CTC head hears together."""
 
 
 class TaggedEmbedding(nn.Module):
@@ -122,28 +169,33 @@ class TaggedDecoder(QwenDecoder):
 class CtcHead(nn.Module):
     """Which symbol each row of audio says, or none: CTC (Graves et al. 2006).
 
-    It hears the encoder alone, so that it is a second opinion on what the decoder writes.
+    It hears the encoder alone, so that it is a second opinion on what the decoder writes. Behind a
+    convolution come residual ones, each with rows further apart.
     """
 
     def __init__(self, states: int, hidden: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(states)
         self.near = nn.Conv1d(states, hidden, kernel_size=3, padding=1)
-        self.far = nn.Conv1d(hidden, hidden, kernel_size=3, padding=1)
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in _SPREADS)
+        self.far = nn.ModuleList(
+            nn.Conv1d(hidden, hidden, kernel_size=5, padding=2 * spread, dilation=spread)
+            for spread in _SPREADS
+        )
         self.out = nn.Linear(hidden, SYMBOLS + 1)
 
-    def forward(self, encoded: Tensor) -> Tensor:
-        """Log-probabilities [rows, SYMBOLS + 1] of a clip [rows, states], the blank last."""
-        x = self.norm(encoded).T[None]
-        x = gelu(self.far(gelu(self.near(x))))[0].T
+    def forward(self, states: Tensor) -> Tensor:
+        """Log-probabilities [rows, SYMBOLS + 1] of normed states [rows, states], the blank last."""
+        x = gelu(self.near(states.T[None])[0].T)
+        for norm, far in zip(self.norms, self.far, strict=True):
+            x = x + gelu(far(norm(x).T[None])[0].T)
         scores: Tensor = self.out(x)
         return scores.float().log_softmax(-1)
 
 
 class Heard(NamedTuple):
-    """A clip: its `rows` [rows + 2, width] for the decoder, and what the CTC head says of them.
+    """A clip: its `rows` [read_rows + 2, width] for the decoder, and what the CTC head says.
 
-    `spelled` [rows, SYMBOLS + 1] are log-probabilities.
+    `spelled` [rows of 40 ms, SYMBOLS + 1] are log-probabilities.
     """
 
     rows: Tensor
@@ -160,7 +212,8 @@ class MiniModel(QwenAudioModel):
         decoder = TaggedDecoder(config.decoder, config.tags)
         super().__init__(MiniTower(config), decoder, audio_tokens)
         self.ctc = CtcHead(len(config.layers) * config.encoder.width, config.spelling)
-        self.frame_bytes += SYMBOLS + 1  # a row of 4 frames, in float32
+        # A row of two, and what is spelled of each: in float32, of 8 frames.
+        self.frame_bytes = (config.decoder.width + 2 * (SYMBOLS + 1)) // 2
 
     @classmethod
     def build(cls, checkpoint: Checkpoint, audio_tokens: tuple[int, int, int]) -> MiniModel:
@@ -177,15 +230,16 @@ class MiniModel(QwenAudioModel):
 
     def encode(self, features: Tensor, lengths: Sequence[int]) -> list[Heard]:
         """What is heard in each clip of [batch, mels, frames]."""
-        tower = self.audio
-        encoded = tower.encoded(features.to(tower.positional_embedding), lengths)
-        counts = [audio_rows(length) for length in lengths]
+        encoded = self.audio.encoded(features.to(self.audio.positional_embedding), lengths)
         return [
-            Heard(tower.framed(rows[:count]), self.ctc(states[:count]))
-            for rows, states, count in zip(
-                tower.projected(encoded, counts), encoded, counts, strict=True
-            )
+            self.heard(clip[: audio_rows(length)])
+            for clip, length in zip(encoded, lengths, strict=True)
         ]
+
+    def heard(self, encoded: Tensor) -> Heard:
+        """The same of a clip whose encoder states [rows, layers * width] are known."""
+        states = self.audio.norm(encoded)
+        return Heard(self.audio.read(states), self.ctc(states))
 
     def open(self, memories: Sequence[object], watch: bool) -> Tensor:
         """The rows of the prompt's clips, in order. There is nothing to `watch`."""

@@ -39,6 +39,7 @@ from .qwen_prompt import (
     base_prompt,
     chat_prompt,
     label_tokens,
+    rows_in,
 )
 from .qwen_tokenizer import QwenTokenizer
 from .shares import probabilities, ranked, shares
@@ -167,6 +168,10 @@ class QwenAudio:
         silent = {"no_speech"} if no_speech > heard[language] else set()
         return replace(answer, no_speech_prob=no_speech, flags=answer.flags | silent)
 
+    def heard(self, subject: Subject, memory: object) -> Subject:
+        """Its length is all that a prompt tells of a clip."""
+        return subject
+
     def lesson(self, job: Job, subject: Subject, target: str) -> Lesson:
         """The target behind the tags; tags that are part of an answer are tags in it, too.
 
@@ -255,7 +260,8 @@ class QwenAudio:
     def _prompt(self, job: Job, tags: TagSequence, subject: Subject) -> list[int]:
         if self._chatting(job) and tags.question is not None:
             spans = [
-                audio_span(self.tokenizer, seconds, self.window) for seconds in subject.seconds
+                audio_span(self.tokenizer, rows_in(seconds, self.window))
+                for seconds in subject.seconds
             ]
             return chat_prompt(self.tokenizer, spans, tags.question, job.history)
         return base_prompt(self.tokenizer, self._audio(subject), tags, job.task)
@@ -266,7 +272,7 @@ class QwenAudio:
 
     def _audio(self, subject: Subject) -> list[int]:
         (seconds,) = subject.seconds
-        return audio_span(self.tokenizer, seconds, self.window)
+        return audio_span(self.tokenizer, rows_in(seconds, self.window))
 
     def _fit(self, prompt: Sequence[int], answer: int) -> None:
         """Raise TooLong where prompt and answer have no room together.

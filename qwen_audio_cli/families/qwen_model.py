@@ -92,36 +92,37 @@ def _decoder_config(config: Mapping[str, Any]) -> QwenConfig:
     )
 
 
-class AudioTower(AudioEncoder):
-    """The encoder with what Qwen-Audio adds: pooling, projection, begin and end vectors."""
+class FramedEncoder(AudioEncoder):
+    """The encoder with the vectors that stand before and behind what a decoder reads of it."""
 
     def __init__(self, config: EncoderConfig, width: int) -> None:
         super().__init__(config)
-        self.proj: nn.Module = nn.Linear(config.width, width)
         self.audio_bos_eos_token = blank_embedding(2, width)
-
-    def rows(self, mel: Tensor, lengths: Sequence[int]) -> list[Tensor]:
-        """Per clip of [batch, mels, frames] its [audio_rows(length) + 2, width].
-
-        The begin and the end vector are the first and the last row.
-        """
-        return [
-            self.framed(clip[: audio_rows(length)])
-            for clip, length in zip(self.heard(mel, lengths), lengths, strict=True)
-        ]
 
     def framed(self, rows: Tensor) -> Tensor:
         """A clip's rows [rows, width] between the begin and the end vector."""
         begin, end = self.audio_bos_eos_token.weight[:, None]
         return torch.cat([begin, rows, end])
 
-    def heard(self, mel: Tensor, lengths: Sequence[int]) -> Tensor:
-        """[batch, mels, frames] to [batch, rows, width]; what is behind a clip's end is nobody's.
 
-        Pairs of encoder frames are averaged; an odd last one is dropped.
+class AudioTower(FramedEncoder):
+    """The encoder with what Qwen-Audio adds: pooling, projection, begin and end vectors."""
+
+    def __init__(self, config: EncoderConfig, width: int) -> None:
+        super().__init__(config, width)
+        self.proj = nn.Linear(config.width, width)
+
+    def rows(self, mel: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+        """Per clip of [batch, mels, frames] its [audio_rows(length) + 2, width].
+
+        Pairs of encoder frames are averaged; an odd last one is dropped. The begin and the end
+        vector are the first and the last row.
         """
-        projected: Tensor = self.proj(self.ln_post(pooled(self(mel, lengths))))
-        return projected
+        heard = self.proj(self.ln_post(pooled(self(mel, lengths))))
+        return [
+            self.framed(clip[: audio_rows(length)])
+            for clip, length in zip(heard, lengths, strict=True)
+        ]
 
 
 def pooled(states: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ class QwenAudioModel(nn.Module):
 
     def __init__(
         self,
-        audio: AudioTower,
+        audio: FramedEncoder,
         decoder: QwenDecoder,
         audio_tokens: tuple[int, int, int],
     ) -> None:
@@ -195,6 +196,7 @@ class QwenAudioModel(nn.Module):
 
     def encode(self, features: Tensor, lengths: Sequence[int]) -> Sequence[Any]:
         """Rows of each clip of [batch, mels, frames]: [rows, width]."""
+        assert isinstance(self.audio, AudioTower)
         return self.audio.rows(features.to(self.audio.positional_embedding), lengths)
 
     def open(self, memories: Sequence[object], watch: bool) -> Tensor:

@@ -40,11 +40,15 @@ _NEVER_ANSWERED = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _LABEL_TAGS = MappingProxyType({"pitch": "<|midi_pitch_{}|>", "velocity": "<|midi_velocity_{}|>"})
 
 
-def audio_span(tokenizer: TagTokenizer, seconds: float, window: float) -> list[int]:
-    """Ids that a clip of `seconds` takes in a prompt; no more than one of `window` seconds does."""
+def rows_in(seconds: float, window: float) -> int:
+    """Rows of a clip of `seconds`; no more than one of `window` seconds has."""
+    return audio_rows(mel_frames(round(seconds * SAMPLE_RATE), round(window * SAMPLE_RATE)))
+
+
+def audio_span(tokenizer: TagTokenizer, rows: int) -> list[int]:
+    """Ids that a clip of so many rows takes in a prompt."""
     begin, pad, end = (tokenizer.special[token] for token in AUDIO_TOKENS)
-    frames = mel_frames(round(seconds * SAMPLE_RATE), round(window * SAMPLE_RATE))
-    return [begin, *[pad] * audio_rows(frames), end]
+    return [begin, *[pad] * rows, end]
 
 
 def chat_prompt(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from itertools import groupby
 
 LETTERS = "'abcdefghijklmnopqrstuvwxyzàáâãäçèéêëìíîïñòóôõöùúûüýœæ"
 SYMBOLS = 2 * len(LETTERS)
@@ -34,3 +36,16 @@ def symbols(text: str) -> list[int]:
         for word in spelling(text).split()
         for place, letter in enumerate(letter for letter in word if letter in _PLACES)
     ]
+
+
+def read(path: Iterable[int | None]) -> str:
+    """The text that a CTC path says: None is the blank, and a symbol said on is said once.
+
+    >>> read([None, *symbols("he"), None, *symbols("is")])
+    " he is"
+    """
+    said = [symbol for symbol, _ in groupby(path) if symbol is not None]
+    return "".join(
+        LETTERS[symbol] if symbol < len(LETTERS) else f" {LETTERS[symbol - len(LETTERS)]}"
+        for symbol in said
+    )

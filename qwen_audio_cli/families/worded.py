@@ -77,6 +77,10 @@ class Worded(LibraryFamily, ABC):
         assert isinstance(said, Generated)
         return self._read(job, said, subject, language)
 
+    def heard(self, subject: Subject, memory: object) -> Subject:
+        """Its length is all that a prompt tells of a clip."""
+        return subject
+
     def lesson(self, job: Job, subject: Subject, target: str) -> Lesson:
         """The prompt of the job, and the target as the whole answer."""
         answer = language_name(resolve(target)) if job.task.name == "language" else target

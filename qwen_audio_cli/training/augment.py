@@ -1,9 +1,10 @@
-"""SpecAugment (Park et al. 2019, arXiv 1904.08779): parts of a spectrogram blanked."""
+"""What is heard, changed: parts of it blanked (SpecAugment, arXiv 1904.08779), or with noise."""
 
 from __future__ import annotations
 
 import random
 
+import torch
 from torch import Tensor
 
 BANDS, BAND = 2, 27
@@ -31,6 +32,13 @@ def mask_stretches(features: Tensor, seed: str) -> Tensor:
     masked = features.clone()
     _mask_stretches(masked, features.mean(1, keepdim=True), random.Random(seed))
     return masked
+
+
+def with_noise(features: Tensor, deviation: Tensor, seed: str) -> Tensor:
+    """Features [channels, frames] with noise of a standard `deviation` [channels] in each."""
+    generator = torch.Generator().manual_seed(random.Random(seed).getrandbits(63))
+    noise = torch.randn(features.shape, generator=generator)
+    return features + (noise * deviation.cpu()[:, None]).to(features)
 
 
 def _mask_stretches(features: Tensor, mean: Tensor, draw: random.Random) -> None:

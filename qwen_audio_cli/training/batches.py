@@ -19,12 +19,12 @@ import soundfile
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..audio import SAMPLE_RATE
+from ..audio import SAMPLE_RATE, Clip
 from ..audio.decode import Audio
 from ..audio.segment import uncut
 from ..audio.sources import Source
 from ..errors import UsageError
-from ..families.base import Job, Lesson, Subject, TooLong
+from ..families.base import Job, Lesson, Subject, Teachable, TooLong
 from .manifest import Item
 
 AHEAD = 2
@@ -56,7 +56,16 @@ class Example:
 
     item: Item
     features: Tensor
+    subject: Subject
     lesson: Lesson
+
+
+def heard(family: Teachable, example: Example, memory: object) -> Lesson:
+    """The lesson of an example whose clip is encoded."""
+    subject = family.heard(example.subject, memory)
+    if subject == example.subject:
+        return example.lesson
+    return family.lesson(example.item.job(), subject, example.item.target)
 
 
 class Lessons:
@@ -135,11 +144,12 @@ class Lessons:
 
     def _read(self, place: int, epoch: int) -> Example:
         item = self.items[place]
-        clip = uncut(_audio(item), self._ear.window)
+        clip = clip_of(item, self._ear.window)
         features = self._ear.features(clip.samples)
         if self._augment:
             features = self._augment(features, f"{self._seed} {epoch} {place}")
-        return Example(item, features, self._lesson(item, item.job(), clip.duration))
+        lesson = self._lesson(item, item.job(), clip.duration)
+        return Example(item, features, Subject((clip.duration,)), lesson)
 
     def _lesson(self, item: Item, job: Job, seconds: float) -> Lesson:
         window = self._ear.window
@@ -152,6 +162,11 @@ class Lessons:
             return self._ear.lesson(job, Subject((seconds,)), item.target)
         except (UsageError, TooLong) as error:
             raise UsageError(f"{item.audio}: {error}") from error
+
+
+def clip_of(item: Item, window: float) -> Clip:
+    """The whole recording of an item, of `window` seconds at most. Raises InputError."""
+    return uncut(_audio(item), window)
 
 
 def _gathered(waiting: tuple[int, list[Future[Example]]]) -> tuple[int, list[Example]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..engine.request import Model
-from ..families.mini_model import TRAINED, MiniModel
+from ..families.mini_model import ANSWERING, MiniModel
 from ..families.qwen_model import QwenAudioModel
 from ..families.transformers_model import TransformersModel
 
@@ -57,8 +57,7 @@ def anatomy(model: Model) -> Anatomy:
             "decoder.h",
             r"transformer\.h\.\d+\.(attn|mlp)\.(c_attn|c_proj|w1|w2)",
             _as_qwen_audio,
-            # Its CTC head learns by another loss.
-            tuple(set(TRAINED) - {"ctc."}) if isinstance(model, MiniModel) else (),
+            ANSWERING if isinstance(model, MiniModel) else (),
         )
     assert isinstance(model, TransformersModel)
     return Anatomy(

@@ -19,7 +19,7 @@ from ..families.base import Teachable
 from ..layout import SINGLE, small_names
 from . import lora
 from .augment import spec_augment
-from .batches import Example
+from .batches import Example, heard
 from .files import write_tensors
 from .network import Anatomy, anatomy
 from .recipe import Recipe
@@ -92,7 +92,8 @@ class Trainee:
         with nullcontext() if self.hears else torch.no_grad():
             memories = self._encode([example.features for example in batch])
             contexts = [model.open([memory], False) for memory in memories]
-        return answer_losses(model, [example.lesson for example in batch], contexts)
+        lessons = [heard(self.family, *pair) for pair in zip(batch, memories, strict=True)]
+        return answer_losses(model, lessons, contexts)
 
     def weight(self, example: Example) -> float:
         """Every token counts alike."""

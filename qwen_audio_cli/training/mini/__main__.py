@@ -1,17 +1,17 @@
 """`python -m qwen_audio_cli.training.mini`: builds and trains mini.
 
 python -m qwen_audio_cli.training.mini build --smollm2 WHEEL --out UNTRAINED
-python -m qwen_audio_cli.training.mini train --model UNTRAINED --data DATA --out SPELLS --ctc-only
-python -m qwen_audio_cli.training.mini train --model SPELLS --data DATA --out MINI
+python -m qwen_audio_cli.training.mini train --model UNTRAINED --data DATA --out HEARS --hearing
+python -m qwen_audio_cli.training.mini train --model HEARS --data DATA --out MINI
 python -m qwen_audio_cli.training.mini calibrate --model MINI --data DATA
-python -m qwen_audio_cli.training.mini compare --model SPELLS --data DATA --out TAGS --seed 0
+python -m qwen_audio_cli.training.mini compare --model HEARS --data DATA --out TAGS --seed 0
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ...api import prepare_torch
 from ...errors import QwaError, UsageError
 from ...tasks import TASKS
 from ..data.corpus import MANIFEST
-from .recipe import PORTIONS, MiniRecipe
+from .recipe import HEARING, PORTIONS, MiniRecipe
 
 _NUMBERS = ("ctc", "epochs", "rate", "warmup", "weight_decay")
 _COUNTS = ("steps", "rank", "alpha", "rows", "accumulate", "evaluate_every", "encoder_layers")
@@ -56,10 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--workers", type=int, default=1, help="threads that read recordings")
     train.add_argument("--seed", type=int, default=0, help="of order, adapters and masks")
     train.add_argument(
-        "--ctc-only", action="store_true", help="the projector and the CTC head learn to spell"
+        "--hearing", action="store_true", help="all but the decoder learns, to spell and to label"
     )
     compare = commands.add_parser("compare", help="with tags, with one tag a task, with none")
-    compare.set_defaults(run=_compare, ctc_only=False)
+    compare.set_defaults(run=_compare, hearing=False)
     _add_recipe(compare)
     compare.add_argument("--seed", type=int, action="append", required=True, help="of a run each")
     calibrate = commands.add_parser("calibrate", help="learn when the answers of a mini are right")
@@ -152,10 +152,10 @@ def _calibrate(given: argparse.Namespace) -> None:
 
 def _recipe(given: argparse.Namespace, seed: int) -> MiniRecipe:
     return MiniRecipe(
-        **{name: getattr(given, name) for name in ("ctc_only", *_NUMBERS, *_COUNTS)},
+        **{name: getattr(given, name) for name in ("hearing", *_NUMBERS, *_COUNTS)},
         seed=seed,
         augment=True,
-        portions=_portions(given.portion),
+        portions=_portions(HEARING if given.hearing else PORTIONS, given.portion),
     )
 
 
@@ -163,9 +163,9 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _portions(given: Sequence[str]) -> dict[str, float]:
-    """The portions of all tasks, with those that were given. Raises UsageError."""
-    portions = dict(PORTIONS)
+def _portions(usual: Mapping[str, float], given: Sequence[str]) -> dict[str, float]:
+    """The usual portions of tasks, with those that were given. Raises UsageError."""
+    portions = dict(usual)
     for text in given:
         task, _, times = text.partition("=")
         if task not in TASKS:

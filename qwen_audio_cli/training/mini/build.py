@@ -34,17 +34,14 @@ EMBEDDING_FILE, LAYERS_FILE = "base-embedding.safetensors", "base-layers.safeten
 ENCODER = "whisper-base"
 """The embedded model whose encoder mini hears with."""
 
-EARLY_LAYER = 3
-"""The encoder's layer beside the last: it tells sounds apart better than the last does."""
+EARLY_LAYERS = (1, 3)
+"""The encoder's layers beside the last: the first tells pitches apart, the third voices."""
 
-PROJECTOR = 768
-"""The width within the projector."""
-
-SPELLING = 512
-"""The width within the CTC head."""
+PROJECTOR, SUMMARY, SPELLING = 512, 384, 384
+"""The widths within the projector, the summary and the CTC head."""
 
 POSITIONS = 2048
-"""The longest prompt and answer in tokens: 30 s of audio take 752."""
+"""The longest prompt and answer in tokens: 30 s of audio take 383."""
 
 
 def build(source: Path, directory: Path, *, seed: int = 0) -> Path:
@@ -107,8 +104,9 @@ def _config(llama: Llama, text: int, tags: int) -> dict[str, Any]:
         "architectures": [ARCHITECTURE],
         "encoder": {"model": ENCODER, "revision": encoder.revision},
         "audio": {
-            "layers": [EARLY_LAYER, geometry.layers],
+            "layers": [*EARLY_LAYERS, geometry.layers],
             "projector": PROJECTOR,
+            "summary": SUMMARY,
             "spelling": SPELLING,
         },
         "decoder": {**facts, "positions": positions, "vocabulary": text + tags, "tags": tags},

@@ -36,7 +36,7 @@ def compare(
     A run that is done is not done again. Raises as `prepare` and `Training.run`.
     """
     results: list[Result] = []
-    heard: States = {}
+    states: States = {}
     for seed in seeds:
         for name, family in PROMPTINGS.items():
             done = output / f"{name}-{seed}" / RESULTS
@@ -48,7 +48,7 @@ def compare(
                     device=device,
                     dtype=dtype,
                     family_type=family,
-                    heard=heard,
+                    states=states,
                 )
                 training = prepare(learner, data, done.parent, workers=1, tell=tell)
                 training.run(resume=False)

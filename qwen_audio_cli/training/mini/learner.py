@@ -1,8 +1,9 @@
-"""What of mini learns, and from what: the answers to tags, and how speech is spelled (CTC)."""
+"""What of mini learns, and from what: first to hear, then the answers to tags."""
 
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,28 +13,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import ctc_loss
-from torch.nn.utils.rnn import pad_sequence
 
 from ...families.base import Job, Lesson, Subject
 from ...families.mini import Mini
 from ...families.mini_config import LORA
-from ...families.mini_model import TRAINED, MiniModel
-from ...families.qwen_audio import SILENCE
-from ...families.spelling import SYMBOLS, spelling, symbols
+from ...families.mini_model import ANSWERING, MiniModel
 from ...layout import is_adapter
 from .. import lora
-from ..augment import mask_stretches, spec_augment
-from ..batches import Ear, Example
+from ..augment import mask_stretches, spec_augment, with_noise
+from ..batches import Ear, Example, clip_of, heard
 from ..manifest import Item
 from ..network import Anatomy, anatomy
 from ..step import answer_losses
-from .pieces import PieceHead
+from .hearing import Hearing, said_in, spelled
 from .recipe import MiniRecipe
 from .weights import save_trained
 
-SPELLING = ("audio.norms.", "audio.proj.", "ctc.")
-"""How the names of weights begin that learn by CTC before the decoder learns."""
+HEARING = ("audio.proj.", "audio.summary.", "ctc.")
+"""How the names of weights begin that learn before the decoder learns: to spell, and to label."""
+
+NOISE = 0.25
+"""What is added to states, as a share of what these differ by."""
+
+FIRST_CLIPS = 200
+"""How many clips the norm begins with."""
 
 
 States = dict[bytes, Tensor]
@@ -76,29 +79,43 @@ class MiniLearner:
     recipe: MiniRecipe
     dtype: torch.dtype
     begun: Path
-    heard: States = field(default_factory=dict)
+    states: States = field(default_factory=dict)
     anatomy: Anatomy = field(init=False)
     ear: Ear = field(init=False)
-    weights: dict[str, nn.Parameter] = field(init=False)
-    pieces: PieceHead | None = field(init=False)
+    weights: Mapping[str, nn.Parameter] = field(init=False)
+    hearing: Hearing | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Raises UsageError where what was begun has other adapters."""
-        self.anatomy = replace(anatomy(self.model), own=TRAINED)
+        own = (*ANSWERING, "ctc.") if self.recipe.ctc else ANSWERING
+        self.anatomy = replace(anatomy(self.model), own=own)
         torch.manual_seed(self.recipe.seed)
         if self.recipe.encoder_layers:
             lora.put_beside(self._encoder_linears(), self.model.audio.blocks, self.recipe)
-        self.pieces = None
-        if not self.recipe.ctc_only:
-            self.weights = lora.inject(self.anatomy, self.recipe)
+        if self.recipe.hearing:
+            self.weights = lora.unfrozen(self.model, HEARING)
         else:
-            self.pieces = PieceHead(self.family.tokenizer, self.model.decoder.wte.weight)
-            own = {f"pieces.{name}": weight for name, weight in self.pieces.named_parameters()}
-            self.weights = {**lora.unfrozen(self.model, SPELLING), **own}
+            self.weights = lora.inject(self.anatomy, self.recipe)
         if is_adapter(self.begun / LORA):
             lora.go_on(self.anatomy, self.weights, self.begun / LORA)
+        self.model.audio.norm.float()  # a channel's mean may be many deviations from 0
         # What an encoder hears while it learns is of no use a step later.
-        self.ear = self.family if self.recipe.encoder_layers else FrozenEar(self.family, self.heard)
+        self.ear = (
+            self.family if self.recipe.encoder_layers else FrozenEar(self.family, self.states)
+        )
+
+    def begin(self, items: Sequence[Item]) -> None:
+        """Make ready to learn from `items`: of their clips the norm has its first values."""
+        if not self.recipe.hearing:
+            return
+        self.hearing = Hearing(self.family, items)
+        own = {f"hearing.{name}": weight for name, weight in self.hearing.named_parameters()}
+        self.weights = {**self.weights, **own}
+        norm = self.model.audio.norm
+        if (norm.scale == 1).all():
+            drawn = random.Random(self.recipe.seed).sample(items, min(FIRST_CLIPS, len(items)))
+            clips = (clip_of(item, self.ear.window).samples for item in drawn)
+            norm.begin(torch.cat([self.ear.features(samples).T for samples in clips]))
 
     def _encoder_linears(self) -> list[str]:
         """The projections of the encoder's last blocks, named within the blocks."""
@@ -132,26 +149,30 @@ class MiniLearner:
         return sum(weight.numel() for weight in self.weights.values())
 
     def masked(self, features: Tensor, seed: str) -> Tensor:
-        """Stretches of what was heard, blanked: a frozen encoder's channels are no bands."""
-        mask = spec_augment if self.recipe.encoder_layers else mask_stretches
-        return mask(features, seed)
+        """Stretches of what was heard, blanked, and noise: what an encoder says has no bands.
+
+        Without noise a draft of what was trained on would have no errors to be read past.
+        """
+        if self.recipe.encoder_layers:
+            return spec_augment(features, seed)
+        deviation = NOISE / self.model.audio.norm.scale.detach()
+        return with_noise(mask_stretches(features, seed), deviation, seed)
 
     def losses(self, batch: Sequence[Example]) -> Tensor:
         """The loss of each example, summed over its answer: [examples]."""
-        tower = self.model.audio
-        states = [self._encoded(example.features) for example in batch]
-        rows = [tower.projected(own[None], [len(own)])[0] for own in states]
-        said = {
-            place: text
-            for place, example in enumerate(batch)
-            if (text := said_in(example.item)) is not None
-        }
-        spelled = self._spelled(said, states)
-        if self.pieces is not None:
-            return spelled + self._pieced(said, rows)
-        contexts = [tower.framed(own) for own in rows]
-        answered = answer_losses(self.model, [example.lesson for example in batch], contexts)
-        return answered + self.recipe.ctc * spelled
+        encoded = [self._encoded(example.features) for example in batch]
+        items = [example.item for example in batch]
+        if self.hearing is not None:
+            losses: Tensor = self.hearing(items, encoded)
+            return losses
+        memories = [self.model.heard(states) for states in encoded]
+        lessons = [heard(self.family, *pair) for pair in zip(batch, memories, strict=True)]
+        answered = answer_losses(self.model, lessons, [memory.rows for memory in memories])
+        if not self.recipe.ctc:
+            return answered
+        said = {n: text for n, item in enumerate(items) if (text := said_in(item)) is not None}
+        scores = {n: memories[n].spelled for n in said}
+        return answered + self.recipe.ctc * spelled(said, scores, len(batch))
 
     def weight(self, example: Example) -> float:
         """Every answer counts alike: a label of two tokens as much as a long transcript."""
@@ -166,23 +187,6 @@ class MiniLearner:
         mel = features[None].to(tower.positional_embedding)
         return tower.encoded(mel, [mel.shape[2]])[0]
 
-    def _spelled(self, said: Mapping[int, str], states: Sequence[Tensor]) -> Tensor:
-        """The CTC loss of the letters of each clip, by its place in the batch; of others 0."""
-        scores = {place: self.model.ctc(states[place]) for place in said}
-        targets = {place: symbols(text) for place, text in said.items()}
-        return _ctc(scores, targets, SYMBOLS, len(states))
-
-    def _pieced(self, said: Mapping[int, str], rows: Sequence[Tensor]) -> Tensor:
-        """The same of the decoder's pieces, by the rows that the decoder reads."""
-        assert self.pieces is not None
-        targets = {place: self.family.tokenizer.encode(text) for place, text in said.items()}
-        pieces = self.pieces.among([*targets.values()])
-        column = {int(piece): place for place, piece in enumerate(pieces)}
-        with torch.autocast(rows[0].device.type, enabled=False):
-            scores = {place: self.pieces(rows[place].float(), pieces) for place in said}
-        columns = {place: [column[piece] for piece in own] for place, own in targets.items()}
-        return _ctc(scores, columns, len(pieces), len(rows))
-
     @contextmanager
     def learning(self) -> Iterator[None]:
         """Nothing of it is dropped out."""
@@ -196,35 +200,3 @@ class MiniLearner:
             (directory / LORA).mkdir(exist_ok=True)
             base = {"base_model_name_or_path": "..", "revision": None}
             lora.save(self.anatomy, halves, self.recipe, base, directory / LORA)
-
-
-def said_in(item: Item) -> str | None:
-    """How what is said in an item's recording is spelled, where that is known; of silence ""."""
-    if item.task == "asr" and item.target == SILENCE:
-        return ""
-    if item.words is None:
-        return None
-    return spelling(" ".join(word for word, _, _ in item.words))
-
-
-def _ctc(
-    scores: Mapping[int, Tensor], targets: Mapping[int, Sequence[int]], blank: int, count: int
-) -> Tensor:
-    """CTC losses by place, of `count` places: log-probabilities [rows, classes] and what is said.
-
-    What is said faster than a class every row has no loss.
-    """
-    if not scores:
-        return torch.zeros(count)
-    lengths = [len(scores[place]) for place in scores]
-    losses = ctc_loss(
-        pad_sequence(list(scores.values())),
-        torch.tensor([one for place in scores for one in targets[place]]),
-        torch.tensor(lengths),
-        torch.tensor([len(targets[place]) for place in scores]),
-        blank=blank,
-        reduction="none",
-        zero_infinity=True,
-    )
-    places = torch.tensor([*scores], device=losses.device)
-    return losses.new_zeros(count).index_copy(0, places, losses)

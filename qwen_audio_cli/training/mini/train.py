@@ -13,6 +13,7 @@ from typing import Any
 from ...devices import find_device, find_dtype
 from ...errors import OutputWriteError, UsageError
 from ...families.mini import Mini
+from ...families.mini_model import ASPECTS
 from ...families.packed import trainable
 from ...families.qwen_audio import LANGUAGE_TASK
 from ...layout import CONFIG, SMALL_SUFFIXES, read_object
@@ -23,7 +24,8 @@ from ..loop import Tell, Training
 from ..manifest import Item, read
 from .build import EMBEDDING_FILE, LAYERS_FILE
 from .calibrate import PART as CALIBRATION
-from .learner import MiniLearner, States, said_in
+from .hearing import said_in
+from .learner import MiniLearner, States
 from .recipe import MiniRecipe
 
 SOUNDS = "sound-event"
@@ -40,11 +42,11 @@ def load(
     device: str,
     dtype: str,
     family_type: type[Mini] = Mini,
-    heard: States | None = None,
+    states: States | None = None,
 ) -> MiniLearner:
     """Load the mini in `base` to be trained.
 
-    `family_type` is how it is asked; what the encoder made of clips is kept in `heard`. Raises
+    `family_type` is how it is asked; what the encoder made of clips is kept in `states`. Raises
     UsageError for what does not go together, ModelError and ConfigError for a model that is not
     there or damaged.
     """
@@ -53,7 +55,7 @@ def load(
     family = family_type(base, "mini", merged=False)
     with trainable():
         family.load(kind, place)
-    return MiniLearner(family, recipe, kind, base, {} if heard is None else heard)
+    return MiniLearner(family, recipe, kind, base, {} if states is None else states)
 
 
 def prepare(
@@ -65,10 +67,11 @@ def prepare(
     be written.
     """
     items = tuple(chosen(corpora(data), learner.recipe))
+    learner.begin(items)
     lay_out(learner.begun, output)
     config = read_object(output / CONFIG)
     config.pop(CALIBRATION, None)  # of other weights
-    if not learner.recipe.ctc_only:
+    if not learner.recipe.hearing:
         config["learned"] = learned(items)
     write_json(config, output / CONFIG)
     tell(f"{len(items):,} items; {learner.count:,} weights of {learner.label} are trained")
@@ -91,7 +94,7 @@ def chosen(items: Iterable[Item], recipe: MiniRecipe) -> Iterator[Item]:
     for item in items:
         if item.split == "test" or not recipe.portions.get(item.task, 1.0):
             continue
-        if recipe.ctc_only and not said_in(item):
+        if recipe.hearing and item.task not in ASPECTS and not said_in(item):
             continue
         if item.split == "dev":
             dev[item.task].append(item)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...families.mini_model import TRAINED, MiniModel
+from ...families.mini_model import TRAINED, ActNorm, MiniModel
 from ...families.mini_tokenizer import MiniTokenizer
 from ..files import write_tensors
 
@@ -35,15 +35,21 @@ def begin(model: MiniModel, tokenizer: MiniTokenizer, seed: int) -> None:
         for tag, id in tokenizer.tags.items():
             model.decoder.wte.tags.weight[id - len(text)] = spelled(tag)
         model.audio.audio_bos_eos_token.weight[:] = torch.stack([spelled("audio"), spelled("end")])
-        for name, values in (
-            *model.audio.proj.named_parameters(),
-            *model.ctc.named_parameters(),
-        ):
-            bound = 0 if name.endswith("bias") else 1 / math.sqrt(values[0].numel())
-            values.uniform_(-bound, bound, generator=generator)
-        for norm in (*model.audio.norms.modules(), model.ctc.norm):
-            if isinstance(norm, nn.LayerNorm):
-                norm.reset_parameters()
+        for part in (model.audio.norm, model.audio.proj, model.audio.summary, model.ctc):
+            for module in part.modules():
+                _begin(module, generator)
+
+
+def _begin(module: nn.Module, generator: torch.Generator) -> None:
+    """The first values of a module's own weights."""
+    if isinstance(module, nn.LayerNorm | ActNorm):
+        nn.init.ones_(module.weight if isinstance(module, nn.LayerNorm) else module.scale)
+        nn.init.zeros_(module.bias if isinstance(module, nn.LayerNorm) else module.shift)
+    elif isinstance(module, nn.Linear | nn.Conv1d):
+        bound = 1 / math.sqrt(module.weight[0].numel())
+        module.weight.uniform_(-bound, bound, generator=generator)
+        assert module.bias is not None
+        module.bias.zero_()
 
 
 def save_trained(model: nn.Module, directory: Path) -> None:
