@@ -226,6 +226,7 @@ def said_of_all(weights: dict[str, Tensor], states: Tensor) -> Tensor:
     mean = states.double().sum(0) / len(states)
     deviation = ((states.double() - mean).square().sum(0) / len(states)).sqrt()
     both = torch.cat([mean, deviation]).float()
+    both = both * weights["summary.norm.scale"] + weights["summary.norm.shift"]
     hidden = gelu(weights["summary.hidden.weight"] @ both + weights["summary.hidden.bias"])
     out = weights["summary.out.weight"] @ hidden + weights["summary.out.bias"]
     return torch.stack(out.split(len(out) // 6))

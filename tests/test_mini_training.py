@@ -37,7 +37,7 @@ import tiny_mini
 from tiny_mini import Built
 
 HEARD = ("audio.norm.", "audio.proj.", "audio.summary.", "ctc.")
-ANSWERED = ("audio.proj.", "audio.summary.", "audio.audio_bos_eos_token.", "wte.tags.")
+ANSWERED = ("audio.proj.", "audio.audio_bos_eos_token.", "wte.tags.")
 FROZEN = ("base-layers.safetensors", "base-embedding.safetensors", "tokenizer.json")
 
 

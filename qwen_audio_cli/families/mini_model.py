@@ -23,10 +23,10 @@ from .qwen_decoder import QwenConfig, QwenDecoder
 from .qwen_model import FramedEncoder, QwenAudioModel, audio_rows, pooled
 from .spelling import SYMBOLS
 
-ANSWERING = ("audio.proj.", "audio.summary.", "audio.audio_bos_eos_token.", "decoder.wte.tags.")
+ANSWERING = ("audio.proj.", "audio.audio_bos_eos_token.", "decoder.wte.tags.")
 """How the names of weights begin, in the network, that learn from answers."""
 
-TRAINED = (*ANSWERING, "audio.norm.", "ctc.")
+TRAINED = (*ANSWERING, "audio.norm.", "audio.summary.", "ctc.")
 """Those that are mini's own; all others are frozen."""
 
 ASPECTS = ("language", "gender", "instrument", "pitch", "velocity", "sound-event")
@@ -56,7 +56,7 @@ class ActNorm(nn.Module):
     @torch.no_grad()
     def begin(self, rows: Tensor) -> None:
         """Make the mean of each channel of `rows` [rows, channels] 0 and its deviation 1."""
-        std, mean = torch.std_mean(rows.to(self.scale), 0)
+        std, mean = torch.std_mean(rows.to(self.scale), 0, correction=0)
         self.scale.copy_(1 / std.clamp(min=1e-3))
         self.shift.copy_(-mean * self.scale)
 
@@ -84,14 +84,24 @@ class Summary(nn.Module):
 
     def __init__(self, states: int, hidden: int, width: int) -> None:
         super().__init__()
+        self.norm = ActNorm(2 * states)
         self.hidden = nn.Linear(2 * states, hidden)
         self.out = nn.Linear(hidden, len(ASPECTS) * width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Of a clip [rows, states] a row for each of `ASPECTS`: [aspects, width]."""
-        std, mean = torch.std_mean(x.float(), 0, correction=0)
-        out: Tensor = self.out(gelu(self.hidden(torch.cat([mean, std]).to(x))))
-        return out.view(len(ASPECTS), -1)
+    def forward(self, states: Tensor) -> Tensor:
+        """Of a clip's states [rows, states] a row for each of `ASPECTS`: [aspects, width]."""
+        return self.rows(self.norm(statistics(states)).to(states))
+
+    def rows(self, normed: Tensor) -> Tensor:
+        """The same of normed statistics [..., 2 * states]: [..., aspects, width]."""
+        out: Tensor = self.out(gelu(self.hidden(normed)))
+        return out.view(*normed.shape[:-1], len(ASPECTS), -1)
+
+
+def statistics(states: Tensor) -> Tensor:
+    """Mean and deviation of a clip's rows [rows, states], in float32: [2 * states]."""
+    std, mean = torch.std_mean(states.float(), 0, correction=0)
+    return torch.cat([mean, std])
 
 
 class MiniTower(FramedEncoder):

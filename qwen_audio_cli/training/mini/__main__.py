@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ...api import prepare_torch
 from ...errors import QwaError, UsageError
 from ...tasks import TASKS
 from ..data.corpus import MANIFEST
-from .recipe import HEARING, PORTIONS, MiniRecipe
+from .recipe import PORTIONS, MiniRecipe
 
 _NUMBERS = ("ctc", "epochs", "rate", "warmup", "weight_decay")
 _COUNTS = ("steps", "rank", "alpha", "rows", "accumulate", "evaluate_every", "encoder_layers")
@@ -155,7 +155,7 @@ def _recipe(given: argparse.Namespace, seed: int) -> MiniRecipe:
         **{name: getattr(given, name) for name in ("hearing", *_NUMBERS, *_COUNTS)},
         seed=seed,
         augment=True,
-        portions=_portions(HEARING if given.hearing else PORTIONS, given.portion),
+        portions=_portions(given.portion),
     )
 
 
@@ -163,9 +163,9 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _portions(usual: Mapping[str, float], given: Sequence[str]) -> dict[str, float]:
-    """The usual portions of tasks, with those that were given. Raises UsageError."""
-    portions = dict(usual)
+def _portions(given: Sequence[str]) -> dict[str, float]:
+    """The portions of all tasks, with those that were given. Raises UsageError."""
+    portions = dict(PORTIONS)
     for text in given:
         task, _, times = text.partition("=")
         if task not in TASKS:

@@ -1,8 +1,8 @@
-"""What mini learns before its decoder does: to spell what is said, and to label what is heard."""
+"""How mini learns to spell what is said, before its decoder learns anything."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,46 +10,29 @@ from torch.nn.functional import ctc_loss
 from torch.nn.utils.rnn import pad_sequence
 
 from ...families.mini import Mini
-from ...families.mini_model import ASPECTS
 from ...families.qwen_audio import SILENCE
 from ...families.spelling import SYMBOLS, spelling, symbols
 from ..manifest import Item
-from .aspects import AspectHead
 from .pieces import PieceHead
 
 
 class Hearing(nn.Module):
-    """Heads that teach projector and summary, and are left behind."""
+    """The loss of the CTC head, and that of a head for pieces, which is left behind."""
 
-    def __init__(self, family: Mini, items: Iterable[Item]) -> None:
-        """Its labels are those of `items`."""
+    def __init__(self, family: Mini) -> None:
         super().__init__()
         self.pieces = PieceHead(family.tokenizer, family.model.decoder.wte.weight)
-        self.aspects = AspectHead(family, items)
         self._family = family
 
     def forward(self, items: Sequence[Item], encoded: Sequence[Tensor]) -> Tensor:
-        """The loss of each clip, by what the encoder makes of it [rows, layers * width]: [items].
-
-        Of an item that says nothing but a label the summary alone learns.
-        """
+        """The loss of each clip, by what the encoder makes of it, [rows, layers * width]."""
         model = self._family.model
-        tower = model.audio
-        states = [tower.norm(own) for own in encoded]
         said = {n: text for n, item in enumerate(items) if (text := said_in(item)) is not None}
-        rows = {n: tower.proj(states[n][None])[0].float() for n in said}
-        summaries = [
-            tower.summary(own).float() if item.task in ASPECTS else None
-            for own, item in zip(states, items, strict=True)
-        ]
-        letters = spelled(said, {n: model.ctc(states[n]) for n in said}, len(items))
-        with torch.autocast(states[0].device.type, enabled=False):
-            pieces = self._pieced(said, rows, len(items))
-            labels = [
-                states[0].new_zeros(()) if summary is None else self.aspects(summary, item)
-                for summary, item in zip(summaries, items, strict=True)
-            ]
-        return letters.to(states[0]) + pieces.to(states[0]) + torch.stack(labels)
+        states = {n: model.audio.norm(encoded[n]) for n in said}
+        rows = {n: model.audio.proj(own[None])[0].float() for n, own in states.items()}
+        letters = spelled(said, {n: model.ctc(own) for n, own in states.items()}, len(items))
+        with torch.autocast(encoded[0].device.type, enabled=False):
+            return letters + self._pieced(said, rows, len(items))
 
     def _pieced(self, said: Mapping[int, str], rows: Mapping[int, Tensor], count: int) -> Tensor:
         """The CTC loss of the decoder's pieces, by the rows that the decoder reads."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...families.base import Job, Lesson, Subject
 from ...families.mini import Mini
 from ...families.mini_config import LORA
-from ...families.mini_model import ANSWERING, MiniModel
+from ...families.mini_model import ANSWERING, ASPECTS, MiniModel, statistics
 from ...layout import is_adapter
 from .. import lora
 from ..augment import mask_stretches, spec_augment, with_noise
@@ -27,10 +27,11 @@ from ..network import Anatomy, anatomy
 from ..step import answer_losses
 from .hearing import Hearing, said_in, spelled
 from .recipe import MiniRecipe
+from .summarise import AspectHead, teach
 from .weights import save_trained
 
-HEARING = ("audio.proj.", "audio.summary.", "ctc.")
-"""How the names of weights begin that learn before the decoder learns: to spell, and to label."""
+HEARING = ("audio.proj.", "ctc.")
+"""How the names of weights begin that learn to spell before the decoder learns."""
 
 NOISE = 0.25
 """What is added to states, as a share of what these differ by."""
@@ -105,17 +106,29 @@ class MiniLearner:
         )
 
     def begin(self, items: Sequence[Item]) -> None:
-        """Make ready to learn from `items`: of their clips the norm has its first values."""
+        """Make ready to learn from `items`; a mini that has learned nothing yet hears their clips.
+
+        Its norm is set by them, and its summary taught.
+        """
         if not self.recipe.hearing:
             return
-        self.hearing = Hearing(self.family, items)
+        self.hearing = Hearing(self.family)
         own = {f"hearing.{name}": weight for name, weight in self.hearing.named_parameters()}
         self.weights = {**self.weights, **own}
         norm = self.model.audio.norm
-        if (norm.scale == 1).all():
-            drawn = random.Random(self.recipe.seed).sample(items, min(FIRST_CLIPS, len(items)))
-            clips = (clip_of(item, self.ear.window).samples for item in drawn)
-            norm.begin(torch.cat([self.ear.features(samples).T for samples in clips]))
+        if (norm.scale != 1).any():
+            return
+        train = [item for item in items if item.split == "train"]
+        drawn = random.Random(self.recipe.seed).sample(train, min(FIRST_CLIPS, len(train)))
+        norm.begin(torch.cat([self._heard(item) for item in drawn]))
+        labelled = [item for item in train if item.task in ASPECTS]
+        if labelled:
+            heard = [(item, statistics(norm(self._heard(item)))) for item in labelled]
+            teach(self.model.audio.summary.float(), AspectHead(self.family, labelled), heard)
+
+    def _heard(self, item: Item) -> Tensor:
+        """What the encoder makes of an item's clip: [rows, layers * width]."""
+        return self.ear.features(clip_of(item, self.ear.window).samples).T
 
     def _encoder_linears(self) -> list[str]:
         """The projections of the encoder's last blocks, named within the blocks."""

@@ -9,19 +9,6 @@ from types import MappingProxyType
 from ...errors import UsageError
 from ..recipe import Recipe
 
-HEARING: Mapping[str, float] = MappingProxyType(
-    {
-        "asr": 5.0,
-        "gender": 1.5,
-        "language": 1.5,
-        "instrument": 0.6,
-        "pitch": 0.7,
-        "velocity": 0.5,
-        "sound-event": 1.5,
-    }
-)
-"""How often an epoch hears each item of a task that all but the decoder learns: letters most."""
-
 PORTIONS: Mapping[str, float] = MappingProxyType(
     {
         "asr": 1.0,
@@ -41,8 +28,8 @@ PORTIONS: Mapping[str, float] = MappingProxyType(
         "word-times": 0.0,
     }
 )
-"""The same of what the decoder learns. What asks for the same of a recording twice, or for times,
-which the CTC head tells, is left out."""
+"""How often an epoch hears each item of a task: transcripts, which are the hardest, the most. What
+asks for the same of a recording twice, or for times, which the CTC head tells, is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)

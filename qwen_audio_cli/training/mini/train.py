@@ -68,6 +68,8 @@ def prepare(
     """
     items = tuple(chosen(corpora(data), learner.recipe))
     learner.begin(items)
+    if learner.recipe.hearing:
+        items = tuple(item for item in items if said_in(item) is not None)
     lay_out(learner.begun, output)
     config = read_object(output / CONFIG)
     config.pop(CALIBRATION, None)  # of other weights

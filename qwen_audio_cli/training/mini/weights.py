@@ -14,6 +14,9 @@ from ...families.mini_model import TRAINED, ActNorm, MiniModel
 from ...families.mini_tokenizer import MiniTokenizer
 from ..files import write_tensors
 
+NOISE = 0.5
+"""Of the deviation of embeddings."""
+
 TRAINED_FILE = "trained.safetensors"
 """The part of a checkpoint that training replaces."""
 
@@ -21,8 +24,8 @@ TRAINED_FILE = "trained.safetensors"
 def begin(model: MiniModel, tokenizer: MiniTokenizer, seed: int) -> None:
     """Give mini's own weights their first values; all others must have theirs.
 
-    A tag begins as the mean of the embeddings that its spelling has as text; so do the audio's
-    begin and end.
+    A tag begins as the mean of the embeddings that its spelling has as text, and noise, without
+    which pitches 67 and 76 would be one; so do the audio's begin and end, without noise.
     """
     generator = torch.Generator().manual_seed(seed)
     text = model.decoder.wte.weight
@@ -33,7 +36,8 @@ def begin(model: MiniModel, tokenizer: MiniTokenizer, seed: int) -> None:
 
     with torch.no_grad():
         for tag, id in tokenizer.tags.items():
-            model.decoder.wte.tags.weight[id - len(text)] = spelled(tag)
+            noise = NOISE * text.std() * torch.randn(text.shape[1], generator=generator)
+            model.decoder.wte.tags.weight[id - len(text)] = spelled(tag) + noise
         model.audio.audio_bos_eos_token.weight[:] = torch.stack([spelled("audio"), spelled("end")])
         for part in (model.audio.norm, model.audio.proj, model.audio.summary, model.ctc):
             for module in part.modules():
