@@ -125,7 +125,7 @@ def test_smollm2_still_knows_its_capitals(built: Built) -> None:
 @NEEDS_WHEEL
 @pytest.mark.parametrize("built", ["real"], indirect=True)
 def test_what_the_real_one_takes(built: Built) -> None:
-    assert built.family.parameters == 164_915_117
+    assert built.family.parameters == 164_921_267
     sizes = {path.name: path.stat().st_size for path in built.directory.iterdir()}
     assert max(sizes.values()) < LARGEST
     assert 19_000_000 < sizes["trained.safetensors"] < 20_000_000
@@ -272,5 +272,6 @@ def test_all_that_is_minis_own_learns_and_nothing_else(tiny: Built) -> None:
     said = answer_losses(model, [lesson], [model.open([clip], False)])
     (heard + said.sum()).backward()
     learning = {name for name, weight in model.named_parameters() if weight.grad is not None}
-    assert learning == {n for n, _ in model.named_parameters() if n.startswith(TRAINED)}
+    own = {name for name, _ in model.named_parameters() if name.startswith(TRAINED)}
+    assert own - learning == {"audio.summary.scales"}  # of labels alone
     assert all(model.get_parameter(name).grad.abs().sum() > 0 for name in learning)

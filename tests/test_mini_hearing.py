@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity, ctc_loss, gelu
 
 from qwen_audio_cli.families.base import Subject
 from qwen_audio_cli.families.mini import Mini
-from qwen_audio_cli.families.mini_model import ASPECTS, ActNorm, Summary, statistics
+from qwen_audio_cli.families.mini_model import ASPECTS, ActNorm, Summary, likenesses, statistics
 from qwen_audio_cli.families.spelling import symbols
 from qwen_audio_cli.training.batches import Example
 from qwen_audio_cli.training.manifest import Item
@@ -22,7 +22,7 @@ from qwen_audio_cli.training.mini.hearing import said_in
 from qwen_audio_cli.training.mini.learner import MiniLearner
 from qwen_audio_cli.training.mini.pieces import spelling_pieces
 from qwen_audio_cli.training.mini.recipe import MiniRecipe
-from qwen_audio_cli.training.mini.summarise import AspectHead, teach
+from qwen_audio_cli.training.mini.summarise import labels_in, teach
 
 pytest.importorskip("gguf", reason="gguf, of the extra 'train', is not installed")
 import tiny_mini
@@ -192,75 +192,56 @@ def test_what_is_said_is_known_of_verbatim_transcripts_and_of_silence() -> None:
 # --- labels -------------------------------------------------------------------------------------
 
 
-def embedded(family: Mini, task: str, label: str) -> Tensor:
-    """The mean of a label's embeddings, by the tags and pieces that are its answer."""
-    tags = {"language": "<|{}|>"}
-    tags |= {note: f"<|midi_{note}_{{}}|>" for note in ("pitch", "velocity")}
-    tokenizer, wte = family.tokenizer, family.model.decoder.wte
-    tag = tokenizer.special.get(tags.get(task, "").format(label))
-    ids = tokenizer.encode(label) if tag is None else [tag]
-    return torch.cat([wte.text.weight, wte.tags.weight])[ids].mean(0)
-
-
-def by_hand(family: Mini, head: AspectHead, summary: Tensor, given: Item) -> Tensor:
-    """The loss of an item's labels, of those of `LABELLED`."""
-    task = given.task
-    known = {label for one in LABELLED if one.task == task for label in one.target.split(", ")}
-    labels = sorted(known)
-    table = torch.stack([embedded(family, task, label) for label in labels])
-    row = summary[ASPECTS.index(task)]
-    cosines = cosine_similarity(row[None], table - table.mean(0), dim=-1)
-    chances = (head.scales[task] * cosines + head.biases[task]).softmax(0)
-    own = given.target.split(", ")
-    shares = [0.95 * (label in own) / len(own) + 0.05 / len(labels) for label in labels]
-    return -(torch.tensor(shares) * chances.log()).sum()
-
-
-def test_labels_are_learned_by_torchs_losses_of_cosines(tiny: Built) -> None:
+def test_labels_lie_where_their_text_does_and_no_two_alike(tiny: Built) -> None:
+    """Tokens in another order are another label."""
     family = tiny.plain()
-    head = AspectHead(family, [*LABELLED, said("one other")])
-    assert set(head.labels) == set(ASPECTS)
-    assert head.labels["sound-event"] == ["cat", "dog", "rain"]
-    assert all(scale == 10 for scale in head.scales.values())
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for place, task in enumerate(ASPECTS):
-            head.scales[task].fill_(5.0 + place)
-            head.biases[task].normal_(generator=generator)
-    losses = []
-    for given in LABELLED:
-        summary = torch.randn(1, 6, 64, generator=generator, requires_grad=True)
-        loss = head(given.task, summary, head.targets([given]))
-        torch.testing.assert_close(loss, by_hand(family, head, summary[0], given))
-        loss.backward()
-        assert summary.grad is not None
-        heard = summary.grad[0].abs().sum(1).nonzero().flatten().tolist()
-        assert heard == [ASPECTS.index(given.task)]
-        losses.append(loss.item())
-    assert len(set(losses)) == len(losses)
+    text = family.model.decoder.wte.weight
+    (first,), (second,) = (family.tokenizer.encode(digit) for digit in "67")
+    assert family.tokenizer.encode("67") == [first, second]
+    turned = torch.cat([text[second][-1:], text[second][:-1]])
+    one, other = family.embedded(["67", "76"])
+    torch.testing.assert_close(one, (text[first] + turned) / 2)
+    assert cosine_similarity(one, other, dim=0) < 0.9
+
+
+def test_likeness_is_the_cosine_with_what_is_a_labels_own() -> None:
+    generator = torch.Generator().manual_seed(2)
+    rows, labels = torch.randn(3, 8, generator=generator), torch.randn(5, 8, generator=generator)
+    common = labels.sum(0) / 5
+    by_hand = [[cosine_similarity(row, one - common, dim=0) for one in labels] for row in rows]
+    torch.testing.assert_close(likenesses(rows, labels), torch.tensor(by_hand))
+
+
+def test_of_each_aspect_the_labels_are_those_of_the_items() -> None:
+    labels = labels_in([*LABELLED, said("one other")])
+    assert set(labels) == set(ASPECTS)
+    assert labels["sound-event"] == ["cat", "dog", "rain"]
+    assert labels["pitch"] == ["60", "61", "72"]
 
 
 def test_a_summary_is_taught_what_statistics_tell(tiny: Built) -> None:
     """Of clips whose statistics differ by their labels each row comes nearest its own label."""
     family = tiny.plain()
     generator = torch.Generator().manual_seed(5)
-    summary, head = Summary(16, 24, 64), AspectHead(family, LABELLED)
-    places = {one.target: torch.randn(32, generator=generator) for one in LABELLED}
+    summary = family.model.audio.summary
+    places = {one.target: torch.randn(3072, generator=generator) for one in LABELLED}
 
     def clips(number: int) -> list[tuple[Item, Tensor]]:
         return [
-            (one, 50 + places[one.target] + 0.2 * torch.randn(32, generator=generator))
+            (one, 50 + places[one.target] + 0.2 * torch.randn(3072, generator=generator))
             for one in LABELLED
             for _ in range(number)
         ]
 
     torch.manual_seed(0)
-    assert teach(summary, head, clips(40)) < 1.0
-    right = 0
-    for one, told in (new := clips(5)):
+    assert teach(family, clips(20)) < 1.0
+    labels, right = labels_in(LABELLED), 0
+    for one, told in (new := clips(3)):
+        place = ASPECTS.index(one.task)
         with torch.no_grad():
-            scores = head.scores(one.task, summary.rows(summary.norm(told))[None])[0]
-        right += head.labels[one.task][int(scores.argmax())] in one.target.split(", ")
+            row = summary.rows(summary.norm(told))[place]
+            likely = likenesses(row, family.embedded(labels[one.task])).argmax()
+        right += labels[one.task][int(likely)] in one.target.split(", ")
     assert right > 0.9 * len(new)
 
 

@@ -369,6 +369,42 @@ def test_shares_of_labels_are_tempered(tiny: Built, calibrated: Mini) -> None:
         assert answer.confidence == (confidence and pytest.approx(confidence))
 
 
+def test_labels_that_were_learned_are_told_by_the_summary(tiny: Built, tmp_path: Path) -> None:
+    """Without the decoder, by cosines; others and the language of what is said as well."""
+    directory = tmp_path / "mini"
+    shutil.copytree(tiny.directory, directory)
+    labels = {"pitch": ["60", "61", "72"], "language": ["en", "fr", "unknown"]}
+    learned = {"learned": {"languages": ["en", "fr"], "labels": labels}}
+    config = directory / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | learned))
+    family = Mini(directory, "mini")
+    family.load(torch.float32, CPU)
+    whole = torch.randn(6, 64, generator=torch.Generator().manual_seed(4))
+    heard = Spelled([None], torch.zeros(1, 1), whole)
+
+    def shares(task: str) -> dict[str, float]:
+        known = labels[task]
+        table = family.embedded(known)
+        row = whole[{"language": 0, "pitch": 3}[task]]
+        cosines = torch.cosine_similarity(row[None], table - table.mean(0), dim=1)
+        return dict(zip(known, (10 * cosines).softmax(0).tolist(), strict=True))
+
+    dialogue = family.answer(job("pitch", ("72", "60", "61")), Subject((SECONDS,)))
+    next(dialogue)
+    answer = answered(dialogue, heard)
+    assert answer.labels is not None
+    assert dict(answer.labels) == pytest.approx(shares("pitch"), abs=1e-5)
+    dialogue = family.answer(replace(job("language"), labels=("en", "fr")), Subject((SECONDS,)))
+    next(dialogue)
+    answer = answered(dialogue, heard)
+    spoken = shares("language")
+    assert answer.no_speech_prob == pytest.approx(spoken.pop("unknown"), abs=1e-5)
+    assert answer.language == max(spoken, key=spoken.__getitem__)
+    dialogue = family.answer(job("pitch", ("60", "90")), Subject((SECONDS,)))
+    next(dialogue)
+    assert isinstance(dialogue.send(heard), Score)  # nobody taught it 90
+
+
 def test_the_language_has_a_confidence_too(calibrated: Mini) -> None:
     wanted = replace(job("language"), labels=("en", "fr"))
     dialogue, request = opened(calibrated, wanted)

@@ -114,11 +114,13 @@ class Spelled:
     """What is heard in each row of a clip's audio, by CTC (Graves et al. 2006).
 
     `path` has the likeliest id of each row, None for the blank. `logprobs` [rows, tokens + 1], on
-    the host in float32, are those of the tokens asked for, in order, and the blank's.
+    the host in float32, are those of the tokens asked for, in order, and the blank's. `whole`
+    [aspects, width], there in float32, is what the model says of the clip as a whole, if it does.
     """
 
     path: list[int | None]
     logprobs: Tensor
+    whole: Tensor | None = None
 
 
 Answer = Generated | Scored | Classified | Spelled | object

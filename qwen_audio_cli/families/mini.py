@@ -2,22 +2,24 @@
 
 It is asked by tags, and answers, as the base checkpoint of 2023 does; but before the tags it reads
 what its CTC head hears. What it writes of speech is compared with that, letter by letter, and that
-tells when each word is said.
+tells when each word is said. Labels that its summary has learned are told by the summary, which
+knows them better than the decoder has learned to read them from it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..engine.request import Dialogue, Spell, Spelled
 from ..errors import ConfigError, UsageError
-from ..tags import TagSequence
+from ..tags import UNKNOWN, TagSequence
 from ..tasks import TASKS
 from .accuracy import accuracy
 from .adapter import Adapter
@@ -25,10 +27,11 @@ from .base import ClipAnswer, Job, Subject
 from .calibration import Calibration, Kind
 from .ctc_alignment import SpelledWord, align, timed_words
 from .mini_config import MiniCheckpoint
-from .mini_model import MiniModel, read_rows
+from .mini_model import ASPECTS, MiniModel, likenesses, read_rows
 from .mini_tokenizer import MiniTokenizer
-from .qwen_audio import QwenAudio
+from .qwen_audio import LANGUAGE_TASK, QwenAudio
 from .qwen_prompt import audio_span, rows_in
+from .shares import probabilities, ranked
 from .spelling import read, symbols
 from .spoken_words import spoken_words
 
@@ -62,10 +65,12 @@ class Learned:
 class Drafted(Subject):
     """A clip, and the tokens of what its CTC head hears: the decoder reads both.
 
-    Xia et al. 2017 call a second reader of a draft a deliberation network.
+    Xia et al. 2017 call a second reader of a draft a deliberation network. `summary`
+    [aspects, width] says what the clip is as a whole.
     """
 
     draft: tuple[int, ...] = ()
+    summary: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 class Mini(QwenAudio):
@@ -98,6 +103,7 @@ class Mini(QwenAudio):
         self._open(checkpoint, config.encoder, config.decoder, tokenizer, label)
         self.name = "mini"
         self._learned = Learned.read(checkpoint)
+        self._labels: dict[str, Tensor] = {}  # embeddings of all that were learned of an aspect
         self._calibration = Calibration.read(checkpoint.config.get("calibration"))
         if self._calibration is not None:
             self._temperature = self._calibration.temperature
@@ -118,7 +124,8 @@ class Mini(QwenAudio):
         return self._drafted(subject, self.model.spelled(memory, ()))
 
     def _drafted(self, subject: Subject, spelled: Spelled) -> Drafted:
-        return Drafted(subject.seconds, draft=tuple(self.tokenizer.encode(read(spelled.path))))
+        draft = tuple(self.tokenizer.encode(read(spelled.path)))
+        return Drafted(subject.seconds, draft=draft, summary=spelled.whole)
 
     def _audio(self, subject: Subject) -> list[int]:
         """The clip and, behind it, the draft of what is said in it, if there is one."""
@@ -149,8 +156,52 @@ class Mini(QwenAudio):
         kind: Kind = "analysis" if answer.agreement is None else "transcript"
         return self._calibration.written(kind, answer.avg_logprob, answer.agreement)
 
+    def embedded(self, labels: Sequence[str]) -> Tensor:
+        """What a summary's rows come near where labels are right: [labels, width] in float32.
+
+        The mean embedding of a label's tokens, as text, the n-th turned by n places: otherwise
+        pitches 67 and 76 would be one.
+        """
+        embedding = self.model.decoder.wte.weight.detach()
+        rows = []
+        for label in labels:
+            own = embedding[self.tokenizer.encode(label)].float()
+            rows.append(torch.stack([row.roll(n) for n, row in enumerate(own)]).mean(0))
+        return torch.stack(rows)
+
+    def _summed_up(self, task: str, labels: Sequence[str], subject: Subject) -> list[float] | None:
+        """The logits of labels by a clip's summary; None where it has not learned them all."""
+        known = self._learned.labels.get(task, ())
+        assert isinstance(subject, Drafted)
+        if task not in ASPECTS or subject.summary is None or not {*labels} <= {*known}:
+            return None
+        place = ASPECTS.index(task)
+        if task not in self._labels:
+            self._labels[task] = self.embedded(known).cpu()
+        scale = float(self.model.audio.summary.scales[place])
+        cosines = likenesses(subject.summary[place], self._labels[task])
+        return [scale * float(cosines[known.index(label)]) for label in labels]
+
+    def _chances(self, logits: Sequence[float]) -> list[float]:
+        return probabilities([[logit] for logit in logits], self._temperature)
+
+    def _hear(self, subject: Subject) -> Dialogue[dict[str, float]]:
+        """By the summary, where it has learned to tell languages apart."""
+        codes = (*self.languages, UNKNOWN)
+        logits = self._summed_up(LANGUAGE_TASK, codes, subject)
+        if logits is None:
+            return (yield from super()._hear(subject))
+        return dict(zip(codes, self._chances(logits), strict=True))
+
     def _answer(self, job: Job, tags: TagSequence, subject: Subject) -> Dialogue[ClipAnswer]:
-        """A transcript is written without times, and then compared with what the head hears."""
+        """Labels are told by the summary, where it has learned them all.
+
+        A transcript is written without times, and then compared with what the head hears.
+        """
+        logits = self._summed_up(job.task.name, job.labels, subject) if job.labels else None
+        if logits is not None:
+            chances = dict(zip(job.labels, self._chances(logits), strict=True))
+            return ClipAnswer(labels=ranked(chances))
         timed = tags.timestamps
         if job.labels or tags.task != "transcribe" or not (timed or tags.instruction in PLAIN):
             return (yield from super()._answer(job, tags, subject))

@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import gelu, linear, normalize
 
 from ..engine.request import Spelled
 from ..errors import ConfigError
@@ -84,6 +84,7 @@ class Summary(nn.Module):
 
     def __init__(self, states: int, hidden: int, width: int) -> None:
         super().__init__()
+        self.scales = nn.Parameter(torch.ones(len(ASPECTS)))
         self.norm = ActNorm(2 * states)
         self.hidden = nn.Linear(2 * states, hidden)
         self.out = nn.Linear(hidden, len(ASPECTS) * width)
@@ -96,6 +97,14 @@ class Summary(nn.Module):
         """The same of normed statistics [..., 2 * states]: [..., aspects, width]."""
         out: Tensor = self.out(gelu(self.hidden(normed)))
         return out.view(*normed.shape[:-1], len(ASPECTS), -1)
+
+
+def likenesses(row: Tensor, labels: Tensor) -> Tensor:
+    """Cosines [..., labels] of a summary's row [..., width] with embeddings [labels, width].
+
+    What all labels have in common is left out of these. Times the aspect's scale they are logits.
+    """
+    return linear(normalize(row, dim=-1), normalize(labels - labels.mean(0), dim=-1))
 
 
 def statistics(states: Tensor) -> Tensor:
@@ -256,10 +265,11 @@ class MiniModel(QwenAudioModel):
         return super().open([heard.rows for heard in cast("list[Heard]", memories)], watch)
 
     def spelled(self, memory: object, tokens: Sequence[int]) -> Spelled:
-        """What the CTC head hears in a clip, in symbols.
+        """What the CTC head hears in a clip, in symbols, and the clip's summary.
 
         Row n of the result is about 40 ms from n * 0.04 s on.
         """
         said = cast(Heard, memory).spelled.cpu()
         path = [best if best < SYMBOLS else None for best in said.argmax(-1).tolist()]
-        return Spelled(path, said[:, [*tokens, SYMBOLS]])
+        summary = cast(Heard, memory).rows[1 : 1 + len(ASPECTS)]
+        return Spelled(path, said[:, [*tokens, SYMBOLS]], summary.float().cpu())

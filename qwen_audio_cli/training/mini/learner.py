@@ -27,7 +27,7 @@ from ..network import Anatomy, anatomy
 from ..step import answer_losses
 from .hearing import Hearing, said_in, spelled
 from .recipe import MiniRecipe
-from .summarise import AspectHead, teach
+from .summarise import teach
 from .weights import save_trained
 
 HEARING = ("audio.proj.", "ctc.")
@@ -124,7 +124,7 @@ class MiniLearner:
         labelled = [item for item in train if item.task in ASPECTS]
         if labelled:
             heard = [(item, statistics(norm(self._heard(item)))) for item in labelled]
-            teach(self.model.audio.summary.float(), AspectHead(self.family, labelled), heard)
+            teach(self.family, heard)
 
     def _heard(self, item: Item) -> Tensor:
         """What the encoder makes of an item's clip: [rows, layers * width]."""

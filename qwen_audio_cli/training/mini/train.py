@@ -27,9 +27,7 @@ from .calibrate import PART as CALIBRATION
 from .hearing import said_in
 from .learner import MiniLearner, States
 from .recipe import MiniRecipe
-
-SOUNDS = "sound-event"
-"""The task whose items name all sounds that are heard."""
+from .summarise import labels_in
 
 DEV_ITEMS = 40
 """Items of the dev split that are heard of each task."""
@@ -107,14 +105,10 @@ def chosen(items: Iterable[Item], recipe: MiniRecipe) -> Iterator[Item]:
 
 
 def learned(items: Iterable[Item]) -> dict[str, Any]:
-    """Which languages and kinds of sound a model will have heard of, as `config.json` has them."""
-    languages, sounds = set(), set()
-    for item in items:
-        if item.task == LANGUAGE_TASK:
-            languages.add(item.target)
-        elif item.task == SOUNDS:
-            sounds.update(item.target.split(", "))
-    return {"languages": sorted(languages - {UNKNOWN}), "labels": {SOUNDS: sorted(sounds)}}
+    """Which languages and labels a model will have heard of, as `config.json` has them."""
+    labels = labels_in(items)
+    languages = [code for code in labels.get(LANGUAGE_TASK, ()) if code != UNKNOWN]
+    return {"languages": languages, "labels": labels}
 
 
 def lay_out(base: Path, output: Path) -> None:

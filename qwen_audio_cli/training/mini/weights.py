@@ -17,6 +17,9 @@ from ..files import write_tensors
 NOISE = 0.5
 """Of the deviation of embeddings."""
 
+SCALE = 10.0
+"""What a summary's cosines are multiplied by at first."""
+
 TRAINED_FILE = "trained.safetensors"
 """The part of a checkpoint that training replaces."""
 
@@ -42,6 +45,7 @@ def begin(model: MiniModel, tokenizer: MiniTokenizer, seed: int) -> None:
         for part in (model.audio.norm, model.audio.proj, model.audio.summary, model.ctc):
             for module in part.modules():
                 _begin(module, generator)
+        model.audio.summary.scales.fill_(SCALE)
 
 
 def _begin(module: nn.Module, generator: torch.Generator) -> None:
