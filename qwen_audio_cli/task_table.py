@@ -28,8 +28,6 @@ EXPERIMENTAL: Mapping[Family, frozenset[str]] = MappingProxyType(
                 "gender",
                 "sound-event",
                 "instrument",
-                "pitch",
-                "velocity",
             }
         )
     }

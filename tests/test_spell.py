@@ -394,10 +394,12 @@ def test_labels_that_were_learned_are_told_by_the_summary(tiny: Built, tmp_path:
     answer = answered(dialogue, heard)
     assert answer.labels is not None
     assert dict(answer.labels) == pytest.approx(shares("pitch"), abs=1e-5)
-    dialogue = family.answer(replace(job("language"), labels=("en", "fr")), Subject((SECONDS,)))
+    wanted = job("language", TASKS["language"].labels)
+    dialogue = family.answer(wanted, Subject((SECONDS,)))
     next(dialogue)
     answer = answered(dialogue, heard)
     spoken = shares("language")
+    assert answer.labels is not None and {label for label, _ in answer.labels} == {"en", "fr"}
     assert answer.no_speech_prob == pytest.approx(spoken.pop("unknown"), abs=1e-5)
     assert answer.language == max(spoken, key=spoken.__getitem__)
     dialogue = family.answer(job("pitch", ("60", "90")), Subject((SECONDS,)))

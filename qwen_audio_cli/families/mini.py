@@ -141,7 +141,7 @@ class Mini(QwenAudio):
         spelled = yield Spell()
         assert isinstance(spelled, Spelled)
         subject = self._drafted(subject, spelled)
-        if job.labels and job.labels == job.task.labels:
+        if job.labels and job.labels == job.task.labels and job.task.name != LANGUAGE_TASK:
             job = replace(job, labels=self._learned.labels.get(job.task.name, job.labels))
         answer = yield from super().answer(job, subject)
         return replace(answer, confidence=self._confidence(job, answer))
