@@ -28,6 +28,7 @@ EXPERIMENTAL: Mapping[Family, frozenset[str]] = MappingProxyType(
                 "gender",
                 "sound-event",
                 "instrument",
+                "pitch",
             }
         )
     }
