@@ -55,7 +55,7 @@ def test_it_ends_with_a_line_of_json_and_a_model_that_answers(
     record = json.loads(capfd.readouterr().out)
     assert record["model"].startswith("tuned@")
     assert run(arguments(base, manifest, "--steps", "3")) == Exit.USAGE
-    assert "is not an empty directory (--resume goes on with a run)" in capfd.readouterr().err
+    assert "is not an empty directory: --resume goes on with a run" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
