@@ -37,7 +37,7 @@ from qwen_audio_cli.families.ctc_alignment import ROW_SECONDS
 from qwen_audio_cli.families.mini import Mini
 from qwen_audio_cli.families.mini_config import MiniCheckpoint
 from qwen_audio_cli.families.qwen_prompt import base_prompt
-from qwen_audio_cli.families.spelling import SYMBOLS, spelling, symbols
+from qwen_audio_cli.families.spelling import SYMBOLS, read, spelling, symbols
 from qwen_audio_cli.tasks import TASKS
 
 pytest.importorskip("gguf", reason="gguf, of the extra 'train', is not installed")
@@ -260,12 +260,20 @@ def transcript(
     heard: str | None = None,
     tokens: Sequence[int] | None = None,
 ) -> ClipAnswer:
-    """The answer where the decoder writes `text`, and the head hears `heard`, or the same."""
-    dialogue, request = opened(family, wanted, "he was")
+    """The answer where the decoder writes `text`, and the head hears `heard`, or the same.
+
+    The head is asked again for times alone.
+    """
+    draft = text if heard is None else heard
+    dialogue, request = opened(family, wanted, draft)
     assert isinstance(request, Generate)
-    assert request.prompt == asking(family, SILENCE, " he was")
+    path = spikes([], [], symbols(draft)).path
+    assert request.prompt == asking(family, SILENCE, read(path))
     said = family.tokenizer.encode(text) if tokens is None else list(tokens)
-    request = dialogue.send(Generated(said, [math.log(0.5)] * (len(said) + 1), "stop"))
+    written = Generated(said, [math.log(0.5)] * (len(said) + 1), "stop")
+    if not wanted.tags.timestamps:
+        return answered(dialogue, written)
+    request = dialogue.send(written)
     assert isinstance(request, Spell)
     assert list(request.tokens) == symbols(text)
     instead = None if heard is None else symbols(heard)
@@ -374,7 +382,8 @@ def test_labels_that_were_learned_are_told_by_the_summary(tiny: Built, tmp_path:
     directory = tmp_path / "mini"
     shutil.copytree(tiny.directory, directory)
     labels = {"pitch": ["60", "61", "72"], "language": ["en", "fr", "unknown"]}
-    learned = {"learned": {"languages": ["en", "fr"], "labels": labels}}
+    others = {"pitch": labels["pitch"]}
+    learned = {"learned": {"languages": ["en", "fr"], "labels": others}}
     config = directory / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | learned))
     family = Mini(directory, "mini")

@@ -60,17 +60,25 @@ class Learned:
                 f"{checkpoint.directory}: config.json: learned has no languages and labels"
             ) from None
 
+    def told(self, task: str) -> tuple[str, ...]:
+        """The labels of a task that the summary was taught; of languages, that there is none too.
+
+        What users choose from by `labels` has no languages: these have tags.
+        """
+        if task == LANGUAGE_TASK and self.languages:
+            return (*self.languages, UNKNOWN)
+        return self.labels.get(task, ())
+
 
 @dataclass(frozen=True, slots=True)
 class Drafted(Subject):
-    """A clip, and the tokens of what its CTC head hears: the decoder reads both.
+    """A clip, and what its CTC head and its summary say, of which the decoder reads a `draft`.
 
-    Xia et al. 2017 call a second reader of a draft a deliberation network. `summary`
-    [aspects, width] says what the clip is as a whole.
+    The draft is in tokens. Xia et al. 2017 call a second reader of one a deliberation network.
     """
 
     draft: tuple[int, ...] = ()
-    summary: Tensor | None = field(default=None, compare=False, repr=False)
+    spelled: Spelled | None = field(default=None, compare=False, repr=False)
 
 
 class Mini(QwenAudio):
@@ -125,7 +133,7 @@ class Mini(QwenAudio):
 
     def _drafted(self, subject: Subject, spelled: Spelled) -> Drafted:
         draft = tuple(self.tokenizer.encode(read(spelled.path)))
-        return Drafted(subject.seconds, draft=draft, summary=spelled.whole)
+        return Drafted(subject.seconds, draft=draft, spelled=spelled)
 
     def _audio(self, subject: Subject) -> list[int]:
         """The clip and, behind it, the draft of what is said in it, if there is one."""
@@ -141,7 +149,7 @@ class Mini(QwenAudio):
         spelled = yield Spell()
         assert isinstance(spelled, Spelled)
         subject = self._drafted(subject, spelled)
-        if job.labels and job.labels == job.task.labels and job.task.name != LANGUAGE_TASK:
+        if job.labels and job.labels == job.task.labels:
             job = replace(job, labels=self._learned.labels.get(job.task.name, job.labels))
         answer = yield from super().answer(job, subject)
         return replace(answer, confidence=self._confidence(job, answer))
@@ -171,15 +179,16 @@ class Mini(QwenAudio):
 
     def _summed_up(self, task: str, labels: Sequence[str], subject: Subject) -> list[float] | None:
         """The logits of labels by a clip's summary; None where it has not learned them all."""
-        known = self._learned.labels.get(task, ())
-        assert isinstance(subject, Drafted)
-        if task not in ASPECTS or subject.summary is None or not {*labels} <= {*known}:
+        known = self._learned.told(task)
+        assert isinstance(subject, Drafted) and subject.spelled is not None
+        whole = subject.spelled.whole
+        if task not in ASPECTS or whole is None or not {*labels} <= {*known}:
             return None
         place = ASPECTS.index(task)
         if task not in self._labels:
             self._labels[task] = self.embedded(known).cpu()
         scale = float(self.model.audio.summary.scales[place])
-        cosines = likenesses(subject.summary[place], self._labels[task])
+        cosines = likenesses(whole[place], self._labels[task])
         return [scale * float(cosines[known.index(label)]) for label in labels]
 
     def _chances(self, logits: Sequence[float]) -> list[float]:
@@ -212,7 +221,10 @@ class Mini(QwenAudio):
             SpelledWord(word.written, tuple(symbols(word.written)))
             for word in spoken_words(answer.text or "", None)
         ]
-        spelled = yield Spell([token for word in words for token in word.tokens])
+        assert isinstance(subject, Drafted)
+        spelled: object = subject.spelled
+        if timed:  # of the letters that were written, row by row
+            spelled = yield Spell([token for word in words for token in word.tokens])
         assert isinstance(spelled, Spelled)
         return self._compare(answer, words, spelled, subject, timed=timed)
 

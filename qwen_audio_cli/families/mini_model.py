@@ -1,5 +1,4 @@
-"""Mini as a network: Whisper's encoder, a summary and a
-projector, SmolLM2 as the decoder, and a CTC head.
+"""Mini as a network: Whisper's encoder, a summary, a projector, a CTC head, and SmolLM2.
 
 It is a Qwen-Audio (arXiv 2311.07919) in small: what its audio tower, decoder and prompts have in
 common with the original is the original's code.
@@ -48,6 +47,11 @@ class ActNorm(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
+
+    def reset_parameters(self) -> None:
+        """Change nothing, until `begin`."""
+        nn.init.ones_(self.scale)
+        nn.init.zeros_(self.shift)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., channels] to the same shape."""

@@ -27,7 +27,7 @@ from ..network import Anatomy, anatomy
 from ..step import answer_losses
 from .hearing import Hearing, said_in, spelled
 from .recipe import MiniRecipe
-from .summarise import teach
+from .summarise import labels_in, teach
 from .weights import save_trained
 
 HEARING = ("audio.proj.", "ctc.")
@@ -105,26 +105,28 @@ class MiniLearner:
             self.family if self.recipe.encoder_layers else FrozenEar(self.family, self.states)
         )
 
-    def begin(self, items: Sequence[Item]) -> None:
+    def begin(self, items: Sequence[Item]) -> dict[str, list[str]]:
         """Make ready to learn from `items`; a mini that has learned nothing yet hears their clips.
 
-        Its norm is set by them, and its summary taught.
+        Its norm is set by them, and its summary taught: gives the labels that it was taught.
         """
         if not self.recipe.hearing:
-            return
+            return {}
         self.hearing = Hearing(self.family)
         own = {f"hearing.{name}": weight for name, weight in self.hearing.named_parameters()}
         self.weights = {**self.weights, **own}
         norm = self.model.audio.norm
         if (norm.scale != 1).any():
-            return
+            return {}
         train = [item for item in items if item.split == "train"]
         drawn = random.Random(self.recipe.seed).sample(train, min(FIRST_CLIPS, len(train)))
         norm.begin(torch.cat([self._heard(item) for item in drawn]))
         labelled = [item for item in train if item.task in ASPECTS]
+        clips = {item.audio: item for item in labelled}
+        told = {audio: statistics(norm(self._heard(item))) for audio, item in clips.items()}
         if labelled:
-            heard = [(item, statistics(norm(self._heard(item)))) for item in labelled]
-            teach(self.family, heard)
+            teach(self.family, [(item, told[item.audio]) for item in labelled])
+        return labels_in(labelled)
 
     def _heard(self, item: Item) -> Tensor:
         """What the encoder makes of an item's clip: [rows, layers * width]."""

@@ -1,8 +1,7 @@
 """How the summary of a clip is taught: each of its rows comes near the answer to a task.
 
 It hears nothing but statistics of a clip, so that each clip is heard once and the rest is a matter
-of a minute. Scores are cosines with the decoder's own embeddings of the labels, so that the decoder
-can read a label from the row before it has learned anything about audio.
+of minutes. Scores are cosines with the embeddings that the labels' text has in the decoder.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from torch.nn.functional import cross_entropy, dropout
 
 from ...families.mini import Mini
 from ...families.mini_model import ASPECTS, Summary, likenesses
+from ...families.qwen_audio import LANGUAGE_TASK
+from ...tags import UNKNOWN
 from ..manifest import Item
 
 PASSES, LEAST_STEPS = 60, 100
@@ -31,30 +32,24 @@ _SEVERAL = "sound-event"
 """The aspect of which a clip may have several labels, with commas between them."""
 
 
-def teach(family: Mini, heard: Sequence[tuple[Item, Tensor]]) -> float:
-    """Teach a mini's summary by items with the statistics [2 * states] of their clips.
-
-    Gives the last loss, the mean of the aspects'.
-    """
+def teach(family: Mini, heard: Sequence[tuple[Item, Tensor]]) -> None:
+    """Teach a mini's summary by items with the statistics [2 * states] of their clips."""
     summary = family.model.audio.summary.float()
-    lessons = {task: _Lesson(family, task, own) for task, own in _by_task(heard).items()}
-    summary.norm.begin(torch.cat([lesson.statistics for lesson in lessons.values()]))
+    lessons = [_Lesson(family, task, own) for task, own in _by_task(heard).items()]
+    summary.norm.begin(torch.cat([lesson.statistics for lesson in lessons]))
     learning = [summary.scales, *summary.hidden.parameters(), *summary.out.parameters()]
     for weight in learning:
         weight.requires_grad_()
     optimizer = torch.optim.AdamW(learning, lr=RATE, weight_decay=DECAY)
     steps = max(LEAST_STEPS, PASSES * len(heard) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
-    losses = dict.fromkeys(lessons, 0.0)
     for step in range(steps):
-        task = [*lessons][step % len(lessons)]
-        loss = lessons[task].loss(summary, torch.randint(len(lessons[task].targets), (BATCH,)))
+        lesson = lessons[step % len(lessons)]
+        loss = lesson.loss(summary, torch.randint(len(lesson.targets), (BATCH,)))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        losses[task] = loss.item()
-    return sum(losses.values()) / len(losses)
 
 
 class _Lesson:
@@ -86,11 +81,13 @@ def _by_task(heard: Sequence[tuple[Item, Tensor]]) -> dict[str, list[tuple[Item,
 
 
 def labels_in(items: Iterable[Item]) -> dict[str, list[str]]:
-    """The labels of each aspect that items have, in order."""
+    """The labels of each aspect that items have, in order; of languages, that there is none too."""
     found: dict[str, set[str]] = {}
     for item in items:
         if item.task in ASPECTS:
             found.setdefault(item.task, set()).update(labels_of(item))
+    if LANGUAGE_TASK in found:
+        found[LANGUAGE_TASK].add(UNKNOWN)
     return {task: sorted(labels) for task, labels in sorted(found.items())}
 
 

@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from .calibrate import PART as CALIBRATION
 from .hearing import said_in
 from .learner import MiniLearner, States
 from .recipe import MiniRecipe
-from .summarise import labels_in
 
 DEV_ITEMS = 40
 """Items of the dev split that are heard of each task."""
@@ -65,14 +64,14 @@ def prepare(
     be written.
     """
     items = tuple(chosen(corpora(data), learner.recipe))
-    learner.begin(items)
+    taught = learner.begin(items)
     if learner.recipe.hearing:
         items = tuple(item for item in items if said_in(item) is not None)
     lay_out(learner.begun, output)
     config = read_object(output / CONFIG)
     config.pop(CALIBRATION, None)  # of other weights
-    if not learner.recipe.hearing:
-        config["learned"] = learned(items)
+    if taught:
+        config["learned"] = learned(taught)
     write_json(config, output / CONFIG)
     tell(f"{len(items):,} items; {learner.count:,} weights of {learner.label} are trained")
     return Training(learner, items, output, learner.device, workers, tell)
@@ -104,11 +103,11 @@ def chosen(items: Iterable[Item], recipe: MiniRecipe) -> Iterator[Item]:
         yield from random.Random(task).sample(candidates, min(DEV_ITEMS, len(candidates)))
 
 
-def learned(items: Iterable[Item]) -> dict[str, Any]:
-    """Which languages and labels a model will have heard of, as `config.json` has them."""
-    labels = labels_in(items)
+def learned(labels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The labels that a summary was taught, as `config.json` has them: languages apart."""
     languages = [code for code in labels.get(LANGUAGE_TASK, ()) if code != UNKNOWN]
-    return {"languages": languages, "labels": labels}
+    others = {task: own for task, own in labels.items() if task != LANGUAGE_TASK}
+    return {"languages": languages, "labels": others}
 
 
 def lay_out(base: Path, output: Path) -> None:

@@ -51,8 +51,7 @@ def begin(model: MiniModel, tokenizer: MiniTokenizer, seed: int) -> None:
 def _begin(module: nn.Module, generator: torch.Generator) -> None:
     """The first values of a module's own weights."""
     if isinstance(module, nn.LayerNorm | ActNorm):
-        nn.init.ones_(module.weight if isinstance(module, nn.LayerNorm) else module.scale)
-        nn.init.zeros_(module.bias if isinstance(module, nn.LayerNorm) else module.shift)
+        module.reset_parameters()
     elif isinstance(module, nn.Linear | nn.Conv1d):
         bound = 1 / math.sqrt(module.weight[0].numel())
         module.weight.uniform_(-bound, bound, generator=generator)
