@@ -245,6 +245,24 @@ def test_a_summary_is_taught_what_statistics_tell(tiny: Built) -> None:
     assert right > 0.9 * len(new)
 
 
+def test_a_label_is_no_likelier_because_more_clips_have_it(tiny: Built) -> None:
+    """Of clips that tell nothing half are of a language, if only one in eleven that taught is."""
+    family = tiny.plain()
+    generator = torch.Generator().manual_seed(7)
+    sounds = torch.randn(4, 3072, generator=generator)
+    given = [(code, told) for told in sounds for code in ("fr", *10 * ["en"])]
+    taught = [(about("language", code), told) for code, told in given]
+    torch.manual_seed(0)
+    teach(family, taught)
+    summary, place = family.model.audio.summary, ASPECTS.index("language")
+    with torch.no_grad():
+        rows = summary.rows(summary.norm(sounds))[:, place]
+        labels = labels_in(one for one, _ in taught)["language"]
+        likely = likenesses(rows, family.embedded(labels))
+        chances = (summary.scales[place] * likely).softmax(-1).mean(0)
+    assert dict(zip(labels, chances.tolist(), strict=True))["fr"] > 0.35
+
+
 def test_head_and_projector_learn_to_spell(tiny: Built) -> None:
     family = tiny.plain()
     learning = learner(family, tiny)

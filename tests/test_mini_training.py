@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import recording
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qwen_audio_cli import Qwa
+from qwen_audio_cli.audio import SAMPLE_RATE
 from qwen_audio_cli.errors import UsageError
 from qwen_audio_cli.exits import Exit
 from qwen_audio_cli.families.base import Lesson, Subject
@@ -30,6 +32,7 @@ from qwen_audio_cli.training.mini.prompting import Flat, Untagged
 from qwen_audio_cli.training.mini.recipe import MiniRecipe
 from qwen_audio_cli.training.mini.tag_results import table
 from qwen_audio_cli.training.mini.train import load, prepare
+from qwen_audio_cli.training.retake import retaken
 from qwen_audio_cli.training.step import answer_losses
 
 pytest.importorskip("gguf", reason="gguf, of the extra 'train', is not installed")
@@ -108,6 +111,44 @@ def test_a_recording_is_heard_once(tiny: Built, monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(ear.features(samples), ear.features(samples.copy()))
     ear.features(samples[:32_000])
     assert len(times) == 2
+
+
+def test_each_epoch_hears_another_take_of_speech(tiny: Built) -> None:
+    recipe = MiniRecipe(hearing=True, takes=2)
+    learner = MiniLearner(tiny.plain(), recipe, torch.float32, tiny.directory)
+    samples = recording("en-one-participant")
+    spoken = said("en-one-participant", "one other")
+    takes = [learner.retaken(spoken, samples, epoch).tobytes() for epoch in range(6)]
+    assert takes[:3] == takes[3:]
+    assert {*takes} == {retaken(samples, take).tobytes() for take in range(3)}
+    other = recording("en-no-connection")
+    begins = [learner.retaken(spoken, clip, 0) is clip for clip in (samples, other)]
+    assert begins == [False, True]  # an epoch is not of one take
+    note = replace(spoken, task="pitch", target="60")
+    assert all(learner.retaken(note, samples, epoch) is samples for epoch in range(6))
+    long = np.tile(samples, 1 + 27 * SAMPLE_RATE // len(samples))
+    # Slower, it would be longer than the window.
+    assert all(learner.retaken(spoken, long, epoch) is long for epoch in range(6))
+
+
+def test_a_summary_is_taught_by_all_takes(tiny: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = MiniRecipe(hearing=True, takes=2)
+    learner = MiniLearner(tiny.plain(), recipe, torch.float32, tiny.directory)
+    taught: list[Item] = []
+    monkeypatch.setattr(
+        "qwen_audio_cli.training.mini.learner.teach",
+        lambda family, heard: taught.extend(item for item, _ in heard),
+    )
+    spoken = said("en-one-participant", "one other")
+    labels = {"gender": "male", "language": "en", "pitch": "60"}
+    items = [replace(spoken, task=task, target=own) for task, own in labels.items()]
+    assert learner.begin(items) == {
+        "gender": ["male"],
+        "language": ["en", "unknown"],
+        "pitch": ["60"],
+    }
+    counts = {task: sum(item.task == task for item in taught) for task in labels}
+    assert counts == {"gender": 3, "language": 3, "pitch": 1}
 
 
 def test_portions_are_how_often_an_epoch_hears_an_item(tiny: Built) -> None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-import numpy as np
 import soundfile
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..audio import SAMPLE_RATE, Clip
@@ -26,15 +24,13 @@ from ..audio.sources import Source
 from ..errors import UsageError
 from ..families.base import Job, Lesson, Subject, Teachable, TooLong
 from .manifest import Item
+from .retake import Samples
 
 AHEAD = 2
 """Batches that are read before they are needed."""
 
 Batch = tuple[int, ...]
 """Places of items."""
-
-Augment = Callable[[Tensor, str], Tensor]
-"""Changes features [channels, frames] in a way that a seed decides."""
 
 
 class Ear(Protocol):
@@ -43,11 +39,21 @@ class Ear(Protocol):
     name: str
     window: float
 
-    def features(self, samples: NDArray[np.float32]) -> Tensor:
+    def features(self, samples: Samples) -> Tensor:
         """What the trained network takes of a clip's samples: [channels, frames]. Thread-safe."""
 
     def lesson(self, job: Job, subject: Subject, target: str) -> Lesson:
         """As `Teachable.lesson`."""
+
+
+class Augment(Protocol):
+    """Changes what is heard, so that nothing is heard alike too often."""
+
+    def retaken(self, item: Item, samples: Samples, epoch: int) -> Samples:
+        """What is heard of an item in an epoch, in the place of its recording's samples."""
+
+    def masked(self, features: Tensor, seed: str) -> Tensor:
+        """Features [channels, frames] with parts of them blanked, as `seed` decides."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,12 +150,15 @@ class Lessons:
 
     def _read(self, place: int, epoch: int) -> Example:
         item = self.items[place]
-        clip = clip_of(item, self._ear.window)
-        features = self._ear.features(clip.samples)
+        samples = clip_of(item, self._ear.window).samples
         if self._augment:
-            features = self._augment(features, f"{self._seed} {epoch} {place}")
-        lesson = self._lesson(item, item.job(), clip.duration)
-        return Example(item, features, Subject((clip.duration,)), lesson)
+            samples = self._augment.retaken(item, samples, epoch)
+        features = self._ear.features(samples)
+        if self._augment:
+            features = self._augment.masked(features, f"{self._seed} {epoch} {place}")
+        seconds = len(samples) / SAMPLE_RATE
+        lesson = self._lesson(item, item.job(), seconds)
+        return Example(item, features, Subject((seconds,)), lesson)
 
     def _lesson(self, item: Item, job: Job, seconds: float) -> Lesson:
         window = self._ear.window

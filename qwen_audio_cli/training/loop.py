@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, UsageError
-from .batches import Batch, Ear, Example, Lessons
+from .batches import Augment, Batch, Ear, Example, Lessons
 from .curve import draw
 from .files import write_text
 from .manifest import Item
@@ -37,7 +37,7 @@ Tell = Callable[[str], None]
 """Takes a line about how it goes."""
 
 
-class Learner(Protocol):
+class Learner(Augment, Protocol):
     """What a run trains: its weights by name, in float32, and what `recipe` makes of them."""
 
     @property
@@ -63,9 +63,6 @@ class Learner(Protocol):
     @property
     def count(self) -> int:
         """How many numbers are trained."""
-
-    def masked(self, features: Tensor, seed: str) -> Tensor:
-        """Features with parts of them blanked, as `seed` decides."""
 
     def losses(self, batch: Sequence[Example]) -> Tensor:
         """The loss of each example, summed over its answer: [examples]."""
@@ -126,7 +123,7 @@ class Training(Generic[L]):
             parts["train"],
             recipe.seed,
             portions=recipe.portions,
-            augment=self.trainee.masked if recipe.augment else None,
+            augment=self.trainee if recipe.augment else None,
         )
         self.dev = Lessons(ear, parts["dev"], recipe.seed)
         self.accelerator = _accelerator(self.device, self.trainee.dtype)

@@ -21,8 +21,10 @@ from . import lora
 from .augment import spec_augment
 from .batches import Example, heard
 from .files import write_tensors
+from .manifest import Item
 from .network import Anatomy, anatomy
 from .recipe import Recipe
+from .retake import Samples
 from .step import answer_losses
 
 THINKERS = ("qwen-omni", "qwen3-omni-captioner")
@@ -81,6 +83,10 @@ class Trainee:
     def hears(self) -> bool:
         """Whether anything is trained that audio goes through before it is part of a prompt."""
         return any(not name.startswith(self.anatomy.decoder) for name in self.weights)
+
+    def retaken(self, item: Item, samples: Samples, epoch: int) -> Samples:
+        """A user's recordings are heard as they are."""
+        return samples
 
     def masked(self, features: Tensor, seed: str) -> Tensor:
         """SpecAugment."""

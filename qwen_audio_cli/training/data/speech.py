@@ -29,7 +29,6 @@ SHARD = 50
 """Utterances of a shard: some four minutes of speech, which is what an interruption costs."""
 
 _SPEEDS = tuple(percent / 100 for percent in range(80, 130, 5))
-_LABELLED = 4  # of so many clips one is asked for its speaker's sex and its language as well
 # Fitted to 100 utterances: what a text is as long as, at speed 1, with the silence around it.
 _SECONDS_BEFORE, _SECONDS_PER_LETTER = 0.72, 0.061
 
@@ -136,7 +135,7 @@ def _kokoro(found: Sources) -> Kokoro:
 
 
 def _items(path: Path, number: int, utterance: Utterance, kokoro: Kokoro) -> list[Item]:
-    """Say an utterance into a file: items of its transcripts, and perhaps those of its labels."""
+    """Say an utterance into a file: items of its transcripts and of its labels."""
     text, language = utterance.text, utterance.text.language
     said = [word for piece in text.pieces for word in piece.said.split()]
     pronunciation = phonemes.pronounce(said, utterance.accent)
@@ -158,9 +157,8 @@ def _items(path: Path, number: int, utterance: Utterance, kokoro: Kokoro) -> lis
     if text.written != text.verbatim:
         figures = Options(task="asr", language=language, style="itn").tag_sequence("transcribe")
         items.append(item(task="asr", target=text.written, tags=str(figures)))
-    if number % _LABELLED == 0:
-        items.append(item(task="gender", target=utterance.speaker.gender, language=language))
-        items.append(item(task="language", target=language))
+    items.append(item(task="gender", target=utterance.speaker.gender, language=language))
+    items.append(item(task="language", target=language))
     return items
 
 

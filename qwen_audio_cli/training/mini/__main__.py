@@ -24,7 +24,10 @@ from ..data.corpus import MANIFEST
 from .recipe import PORTIONS, MiniRecipe
 
 _NUMBERS = ("ctc", "epochs", "rate", "warmup", "weight_decay")
-_COUNTS = ("steps", "rank", "alpha", "rows", "accumulate", "evaluate_every", "encoder_layers")
+_COUNTS = (
+    *("steps", "rank", "alpha", "rows", "accumulate", "evaluate_every"),
+    *("encoder_layers", "takes"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

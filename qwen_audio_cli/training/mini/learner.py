@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import random
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...audio import SAMPLE_RATE
 from ...families.base import Job, Lesson, Subject
 from ...families.mini import Mini
 from ...families.mini_config import LORA
@@ -24,6 +24,7 @@ from ..augment import mask_stretches, spec_augment, with_noise
 from ..batches import Ear, Example, clip_of, heard
 from ..manifest import Item
 from ..network import Anatomy, anatomy
+from ..retake import Samples, retaken
 from ..step import answer_losses
 from .hearing import Hearing, said_in, spelled
 from .recipe import MiniRecipe
@@ -40,6 +41,14 @@ FIRST_CLIPS = 200
 """How many clips the norm begins with."""
 
 
+RETAKEN = frozenset({"asr", "translation", "language", "gender", "instrument", "sound-event"})
+"""The tasks whose answer is the same of another take (`retake.py`): how high and how loud a note is
+differs, and when a word is said."""
+
+LONGEST_RETAKEN = 26.0
+"""Seconds of a recording that is no longer than an encoder's window however slow it is played."""
+
+
 States = dict[bytes, Tensor]
 """What a frozen encoder made of clips, by a digest of their samples."""
 
@@ -54,7 +63,7 @@ class FrozenEar:
         self.name, self.window = family.name, family.window
         self._family, self._heard = family, heard
 
-    def features(self, samples: NDArray[np.float32]) -> Tensor:
+    def features(self, samples: Samples) -> Tensor:
         """What the encoder's layers make of a clip: [layers * width, rows]."""
         key = hashlib.blake2b(samples.tobytes(), digest_size=16).digest()
         if key not in self._heard:
@@ -120,17 +129,33 @@ class MiniLearner:
             return {}
         train = [item for item in items if item.split == "train"]
         drawn = random.Random(self.recipe.seed).sample(train, min(FIRST_CLIPS, len(train)))
-        norm.begin(torch.cat([self._heard(item) for item in drawn]))
+        norm.begin(torch.cat([self.ear.features(self._samples(item)).T for item in drawn]))
         labelled = [item for item in train if item.task in ASPECTS]
-        clips = {item.audio: item for item in labelled}
-        told = {audio: statistics(norm(self._heard(item))) for audio, item in clips.items()}
+        spoken = {item.audio for item in train if said_in(item) is not None}
+        told: dict[tuple[Path, bool], list[Tensor]] = {}
+        for item in labelled:
+            if (clip := _clip(item)) not in told:
+                # What is not spelled later is heard for this alone: it need not be kept.
+                ear = self.ear if item.audio in spoken else FrozenEar(self.family, {})
+                heard = (norm(ear.features(take).T) for take in self._takes(item))
+                told[clip] = [statistics(states) for states in heard]
         if labelled:
-            teach(self.family, [(item, told[item.audio]) for item in labelled])
+            teach(self.family, [(item, heard) for item in labelled for heard in told[_clip(item)]])
         return labels_in(labelled)
 
-    def _heard(self, item: Item) -> Tensor:
-        """What the encoder makes of an item's clip: [rows, layers * width]."""
-        return self.ear.features(clip_of(item, self.ear.window).samples).T
+    def _takes(self, item: Item) -> Iterator[Samples]:
+        """All takes in which an item is heard."""
+        samples = self._samples(item)
+        return (retaken(samples, take) for take in range(self._count(item, samples)))
+
+    def _count(self, item: Item, samples: Samples) -> int:
+        """In how many takes an item is heard."""
+        if item.task not in RETAKEN or len(samples) > LONGEST_RETAKEN * SAMPLE_RATE:
+            return 1
+        return 1 + self.recipe.takes
+
+    def _samples(self, item: Item) -> Samples:
+        return clip_of(item, self.ear.window).samples
 
     def _encoder_linears(self) -> list[str]:
         """The projections of the encoder's last blocks, named within the blocks."""
@@ -162,6 +187,11 @@ class MiniLearner:
     def count(self) -> int:
         """How many numbers are trained."""
         return sum(weight.numel() for weight in self.weights.values())
+
+    def retaken(self, item: Item, samples: Samples, epoch: int) -> Samples:
+        """Each epoch hears another take."""
+        take = (epoch + zlib.crc32(samples.tobytes())) % self._count(item, samples)
+        return retaken(samples, take)
 
     def masked(self, features: Tensor, seed: str) -> Tensor:
         """Stretches of what was heard, blanked, and noise: what an encoder says has no bands.
@@ -215,3 +245,8 @@ class MiniLearner:
             (directory / LORA).mkdir(exist_ok=True)
             base = {"base_model_name_or_path": "..", "revision": None}
             lora.save(self.anatomy, halves, self.recipe, base, directory / LORA)
+
+
+def _clip(item: Item) -> tuple[Path, bool]:
+    """What items are heard once for: a recording, and whether in several takes."""
+    return item.audio, item.task in RETAKEN

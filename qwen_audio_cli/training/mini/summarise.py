@@ -45,7 +45,7 @@ def teach(family: Mini, heard: Sequence[tuple[Item, Tensor]]) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
     for step in range(steps):
         lesson = lessons[step % len(lessons)]
-        loss = lesson.loss(summary, torch.randint(len(lesson.targets), (BATCH,)))
+        loss = lesson.loss(summary)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
@@ -63,10 +63,16 @@ class _Lesson:
         hot = torch.zeros(len(heard), len(labels))
         for row, (item, _) in zip(hot, heard, strict=True):
             row[[labels.index(label) for label in labels_of(item)]] = 1
-        self.targets = (hot / hot.sum(1, keepdim=True)).to(self.embeddings.device)
+        targets = hot / hot.sum(1, keepdim=True)
+        self.targets = targets.to(self.embeddings.device)
+        self._weights = targets @ (1 / hot.sum(0).clamp(min=1))
 
-    def loss(self, summary: Summary, drawn: Tensor) -> Tensor:
-        """The mean loss of the clips that were drawn."""
+    def loss(self, summary: Summary) -> Tensor:
+        """The mean loss of a batch in which every label is as frequent as any other.
+
+        Most of the speech is in English, which the user's need not be.
+        """
+        drawn = torch.multinomial(self._weights, BATCH, replacement=True)
         seen = dropout(summary.norm(self.statistics[drawn]), DROPPED)
         cosines = likenesses(summary.rows(seen)[:, self.place], self.embeddings)
         logits = summary.scales[self.place] * cosines
