@@ -25,10 +25,8 @@ EXPERIMENTAL: Mapping[Family, frozenset[str]] = MappingProxyType(
                 "audio-qa",
                 "music-qa",
                 "language",
-                "gender",
                 "sound-event",
                 "instrument",
-                "pitch",
             }
         )
     }

@@ -36,8 +36,8 @@ asks for the same of a recording twice, or for times, which the CTC head tells, 
 class MiniRecipe(Recipe):
     """With `hearing` projector, summary and CTC head learn; the decoder learns nothing yet.
 
-    Speech is heard in so many `takes` more, as if recorded elsewhere, in each epoch in another one.
-    What a frozen encoder makes of each is kept: 0.3 GB for an hour.
+    Of what may be recorded elsewhere (`retake.py`) there are so many `takes` more: each epoch hears
+    another one. What a frozen encoder makes of each is kept, 0.3 GB for an hour.
 
     Later the head is left as it is, but for a weight of its loss beside the answers', `ctc`, which
     is wanted where adapters are put beside the encoder's last `encoder_layers`, too.
