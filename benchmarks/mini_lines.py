@@ -263,11 +263,19 @@ def _names(record: Record | ErrorRecord, label: str) -> bool:
 
 
 def gender(bench: Bench) -> Iterator[Row]:
-    """Whether a woman or a man speaks."""
+    """Whether a woman or a man speaks. Each counts half, however few clips are of men."""
     for corpus, what in (("speech", "synthetic voices never heard"), ("recordings", "real")):
         items = bench.draw(corpus, "gender")
-        share = _share(items, bench.ask(bench.mini, items), _is_same)
-        yield Row(f"gender, {what}", 0.9, share, len(items))
+        answers = bench.ask(bench.mini, items)
+        shares: dict[str, float | None] = {}
+        for label in ("female", "male"):
+            places = [place for place, item in enumerate(items) if item.target == label]
+            own = answers and [answers[place] for place in places]
+            shares[label] = _share([items[place] for place in places], own, _is_same)
+        told = [share for share in shares.values() if share is not None]
+        note = ", ".join(f"{label} {100 * s:.1f} %" for label, s in shares.items() if s is not None)
+        mean = sum(told) / len(told) if told else None
+        yield Row(f"gender, {what}", 0.9, mean, len(items), note=note)
 
 
 def notes(bench: Bench) -> Iterator[Row]:

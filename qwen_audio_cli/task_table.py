@@ -25,6 +25,7 @@ EXPERIMENTAL: Mapping[Family, frozenset[str]] = MappingProxyType(
                 "audio-qa",
                 "music-qa",
                 "language",
+                "gender",
                 "sound-event",
                 "instrument",
             }
