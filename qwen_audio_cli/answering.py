@@ -13,14 +13,18 @@ WINDOW = 256
 earlier source's waits in memory."""
 
 
+IsDone = Callable[[str, str], bool]
+"""Whether there is a record already: by its id, and the name of the source that it is about."""
+
+
 class Answering(Protocol):
     """A verified run: loads its model if need be and answers for sources.
 
-    `is_done` tells of a record's id whether its work is there already; it is asked in the thread
-    that took the source. Raises ConfigError where the weights do not fit.
+    `is_done` is asked in the thread that took the source. Raises ConfigError where the weights do
+    not fit.
     """
 
     def __call__(
-        self, sources: Iterator[Source], is_done: Callable[[str], bool] = ..., /
+        self, sources: Iterator[Source], is_done: IsDone = ..., /
     ) -> Iterator[Record | ErrorRecord]:
         """Give a record for each source and task that is not done yet."""

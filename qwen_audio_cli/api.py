@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from .answering import Answering
+from .answering import Answering, IsDone
 from .audio.sources import Source, expand_sources
 from .errors import UsageError
 from .groups import group
@@ -217,7 +217,7 @@ class Qwa:
         first = queries[0]  # all take sources alike
 
         def answer(
-            sources: Iterator[Source], is_done: Callable[[str], bool] = lambda identifier: False
+            sources: Iterator[Source], is_done: IsDone = lambda identifier, name: False
         ) -> Iterator[Record | ErrorRecord]:
             options = first.options
             groups = group(sources, first.task, text=options.text, history=options.history)
@@ -293,7 +293,7 @@ class Qwa:
         dtype = find_dtype(self.dtype, device)
 
         def answer(
-            sources: Iterator[Source], is_done: Callable[[str], bool] = lambda identifier: False
+            sources: Iterator[Source], is_done: IsDone = lambda identifier, name: False
         ) -> Iterator[Record | ErrorRecord]:
             if name not in self.families:
                 both = [family, *([family.colleague] if family.colleague else [])]

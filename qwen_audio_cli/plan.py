@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from .answering import IsDone
 from .audio.sources import Source
 from .audio.vad import Vad
 from .errors import InputError
@@ -61,7 +61,7 @@ class TaskPlan:
 class Plan:
     """What is done with every source: one record for each of `tasks`, which hear the same clips.
 
-    `is_done` says whether the work of an id is there already. `vad` finds speech; without it all
+    `is_done` says whether a record is there already. `vad` finds speech; without it all
     of a source is heard. `readers` is how many threads decode. `in_order` keeps the records in the
     order of the sources.
     """
@@ -69,7 +69,7 @@ class Plan:
     family: Family
     tasks: tuple[TaskPlan, ...]
     vad: Vad | None
-    is_done: Callable[[str], bool]
+    is_done: IsDone
     readers: int
     in_order: bool
 

@@ -116,7 +116,7 @@ class Readers:
         self._plan.verify(source)
         ids = self._plan.identify(fingerprint(source))
         with self._done_lock:
-            done = [self._plan.is_done(identifier) for identifier in ids]
+            done = [self._plan.is_done(identifier, source.name) for identifier in ids]
         return Reading(number, source, ids, tuple(n for n in range(len(ids)) if not done[n]))
 
     def _read_source(self, number: int, source: Source) -> None:

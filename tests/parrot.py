@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from qwen_audio_cli import Qwa
-from qwen_audio_cli.answering import Answering
+from qwen_audio_cli.answering import Answering, IsDone
 from qwen_audio_cli.audio.sources import Source
 from qwen_audio_cli.errors import InputError, ModelError
 from qwen_audio_cli.fleet.fleet import Fleet
@@ -47,9 +47,7 @@ class Real:
         answering = qwa.verify(share([self.tasks], (), Options(timestamps=True)))
         whole = threads()
 
-        def answer(
-            sources: Iterator[Source], is_done: Callable[[str], bool]
-        ) -> Iterator[Record | ErrorRecord]:
+        def answer(sources: Iterator[Source], is_done: IsDone) -> Iterator[Record | ErrorRecord]:
             LOG.info("%d of %d threads", threads(), whole)
             return answering(map(_swallow, sources), is_done)
 
@@ -74,7 +72,7 @@ class Parrot:
         return self.answer
 
     def answer(
-        self, sources: Iterator[Source], is_done: Callable[[str], bool] = bool
+        self, sources: Iterator[Source], is_done: IsDone = lambda identifier, name: bool(identifier)
     ) -> Iterator[Record | ErrorRecord]:
         for source in sources:
             pending: Sequence[str] = self.tasks
@@ -94,11 +92,13 @@ class Parrot:
                 with source.path.open("rb") as gate:
                     gate.read(1)
                 for _ in range(100):  # while the other workers may do what they should not
-                    is_done(parrot_id(source.name))
+                    is_done(parrot_id(source.name), source.name)
             elif source.name == "print":
                 print("this is no record")
             else:
-                done = {task: is_done(parrot_id(source.name, task)) for task in pending}
+                done = {
+                    task: is_done(parrot_id(source.name, task), source.name) for task in pending
+                }
                 pending = [task for task in pending if not done[task]]
             for task in pending:
                 yield Record(

@@ -86,7 +86,7 @@ def test_what_is_done_already_holds_nobody_up(whisper: Whisper, tmp_path: Path, 
     answering = loaded(whisper, order=order).prepare("transcribe", Options())
     asked: list[str] = []
 
-    def is_done(identifier: str) -> bool:
+    def is_done(identifier: str, name: str) -> bool:
         asked.append(identifier)
         return True
 

@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -50,7 +49,7 @@ def execute(
     sources = _expand(words or (), how, queries)
     answering = _qwa(how).verify(queries)
     with JsonlSink.to_stdout() if how.to_stdout else JsonlSink.to_file(how.output) as sink:
-        journal = Journal.read(how.output) if how.resume else Journal(Counter())
+        journal = Journal.read(how.output) if how.resume else Journal()
         code = _answer(answering, _guard(sources, how), sink, journal, flags, len(queries))
     raise typer.Exit(code)
 

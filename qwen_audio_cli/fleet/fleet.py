@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..answering import Answering
+from ..answering import Answering, IsDone
 from ..audio.sources import Source
 from ..errors import UsageError
 from ..records import ErrorRecord, Record
@@ -58,7 +58,7 @@ class Fleet:
     def __call__(
         self,
         sources: Iterator[Source],
-        is_done: Callable[[str], bool] = lambda identifier: False,
+        is_done: IsDone = lambda identifier, name: False,
         /,
     ) -> Iterator[Record | ErrorRecord]:
         """Give a record for each source and task that is not done, those of a source together.

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, cast
 
-from ..answering import WINDOW
+from ..answering import WINDOW, IsDone
 from ..audio.sources import Source, fingerprint
 from ..errors import InputError, ModelError
 from ..records import ErrorRecord, Record
@@ -218,7 +218,7 @@ class Run:
         self,
         workers: Iterable[Worker],
         feed: Feed,
-        is_done: Callable[[str], bool],
+        is_done: IsDone,
         give_up: Sequence[GiveUp],
         line: Line,
     ) -> None:
@@ -257,7 +257,7 @@ class Run:
             case Asked(thread, identifier):
                 held = worker.reading[thread]
                 held.asked.add(identifier)
-                done = self._is_done(identifier)
+                done = self._is_done(identifier, held.source.name)
                 worker.send(Reply(thread, done))
                 if done:
                     yield from self._settle(worker, held, identifier)
@@ -334,7 +334,8 @@ class Run:
         for give_up in self._give_up:
             record = give_up(content, held.source, failure)
             if record.id not in held.settled:
-                done = record.id not in held.asked and self._is_done(record.id)
+                asked = record.id in held.asked
+                done = not asked and self._is_done(record.id, held.source.name)
                 held.settle(record.id, None if done else record)
 
 

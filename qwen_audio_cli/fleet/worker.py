@@ -122,8 +122,8 @@ class _Parent:
         """The sources that the parent gives this worker; many threads may take them."""
         return iter(self._next_source, None)
 
-    def is_done(self, identifier: str) -> bool:
-        """Whether the work of an id is there already; of the source that this thread took last."""
+    def is_done(self, identifier: str, name: str) -> bool:
+        """Whether there is a record of the source that this thread took last: the parent knows."""
         return bool(self._ask(Asked(threading.get_ident(), identifier)))
 
     def _next_source(self) -> Source | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,18 +14,19 @@ from ..records import SCHEMA_VERSION
 _OPENING = b'{"schema":%d,"id":"' % SCHEMA_VERSION
 _ID_BYTES = 16
 _BLOCK = 1 << 16
+_BETWEEN = "\0"  # names; in no path
 
 
 class Journal:
-    """The ids of the records in an output, each as often as it is there.
+    """The ids of the records in an output, and the names of the sources that they are about.
 
-    Two sources of equal content have one id and need two records, hence the count. Error
-    records do not count, so that their sources are tried again. An id takes about 100 bytes of
-    memory.
+    Two sources of equal content have one id and need two records. Error records do not count, so
+    that their sources are tried again. A record takes about 200 bytes of memory.
     """
 
-    def __init__(self, done: Counter[bytes]) -> None:
-        self._done = done
+    def __init__(self) -> None:
+        self._names: dict[bytes, str] = {}
+        self._count = 0
 
     @classmethod
     def read(cls, path: Path) -> Journal:
@@ -36,33 +36,60 @@ class Journal:
         last line is whole. Raises ConfigError naming the first line that is no record,
         UsageError for a path that is no regular file.
         """
-        done: Counter[bytes] = Counter()
+        journal = cls()
         try:
             if not path.exists():
-                return cls(done)
+                return journal
             if not path.is_file():
                 raise UsageError(f"{path}: --resume needs a regular file")
             with path.open("rb") as file:
                 for number, line in enumerate(file, start=1):
-                    identifier, is_done = _entry(path, number, line)
+                    identifier, name, is_done = _entry(path, number, line)
                     if is_done:
-                        done[identifier] += 1
+                        journal.add(identifier, name)
         except OSError as error:
             raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
-        return cls(done)
+        return journal
 
-    def take(self, identifier: str) -> bool:
-        """Say whether this work is done already, using up one of its records."""
+    def add(self, identifier: bytes, name: str) -> None:
+        """Take note of a record."""
+        before = self._names.get(identifier)
+        self._names[identifier] = name if before is None else f"{before}{_BETWEEN}{name}"
+        self._count += 1
+
+    def take(self, identifier: str, name: str) -> bool:
+        """Say whether there is a record of the source of that name already, using it up.
+
+        A record of another name counts where the source was called so before it was moved, not
+        where that is another file, which needs its own.
+        """
         key = bytes.fromhex(identifier)
-        left = self._done.get(key, 0)
-        if not left:
+        kept = self._names.get(key)
+        if kept is None:
             return False
-        self._done[key] = left - 1
+        names = kept.split(_BETWEEN)
+        own = name if name in names else next((n for n in names if not _is_another(n, name)), None)
+        if own is None:
+            return False
+        names.remove(own)
+        self._count -= 1
+        if names:
+            self._names[key] = _BETWEEN.join(names)
+        else:
+            del self._names[key]
         return True
 
     def __len__(self) -> int:
         """Count the records that have not been taken."""
-        return self._done.total()
+        return self._count
+
+
+def _is_another(name: str, source: str) -> bool:
+    """Whether a record's name is that of a file that is there, and not the source's own."""
+    try:
+        return not Path(name).samefile(source)
+    except (OSError, ValueError):  # one of them is no file
+        return os.path.lexists(name)
 
 
 def mend(path: Path, descriptor: int) -> None:
@@ -117,14 +144,14 @@ def _count_lines(file: BinaryIO) -> int:
     return sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK), b""))
 
 
-def _entry(path: Path, number: int, line: bytes) -> tuple[bytes, bool]:
-    """Return the id of a line's record and whether its work is done."""
+def _entry(path: Path, number: int, line: bytes) -> tuple[bytes, str, bool]:
+    """Return the id of a line's record, its source's name and whether its work is done."""
     try:
         record = orjson.loads(line)
         identifier = bytes.fromhex(record["id"])
         done = {"ok": True, "error": False}[record["status"]]
         if record["schema"] == SCHEMA_VERSION and len(identifier) == _ID_BYTES:
-            return identifier, done
+            return identifier, str(record["file"]), done
     except (ValueError, LookupError, TypeError):
         pass
     raise ConfigError(
