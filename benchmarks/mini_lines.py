@@ -267,15 +267,18 @@ def gender(bench: Bench) -> Iterator[Row]:
     for corpus, what in (("speech", "synthetic voices never heard"), ("recordings", "real")):
         items = bench.draw(corpus, "gender")
         answers = bench.ask(bench.mini, items)
-        shares: dict[str, float | None] = {}
-        for label in ("female", "male"):
-            places = [place for place, item in enumerate(items) if item.target == label]
-            own = answers and [answers[place] for place in places]
-            shares[label] = _share([items[place] for place in places], own, _is_same)
-        told = [share for share in shares.values() if share is not None]
-        note = ", ".join(f"{label} {100 * s:.1f} %" for label, s in shares.items() if s is not None)
-        mean = sum(told) / len(told) if told else None
+        shares = {} if answers is None else shares_by_label(items, answers)
+        note = ", ".join(f"{label} {100 * share:.1f} %" for label, share in shares.items())
+        mean = sum(shares.values()) / len(shares) if shares else None
         yield Row(f"gender, {what}", 0.9, mean, len(items), note=note)
+
+
+def shares_by_label(items: Sequence[Item], answers: Answers) -> dict[str, float]:
+    """Of the items of each label the share that is answered with it."""
+    right: defaultdict[str, list[bool]] = defaultdict(list)
+    for item, record in zip(items, answers, strict=True):
+        right[item.target].append(label_of(record) == item.target)
+    return {label: sum(own) / len(own) for label, own in sorted(right.items())}
 
 
 def notes(bench: Bench) -> Iterator[Row]:

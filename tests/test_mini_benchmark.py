@@ -17,6 +17,7 @@ import pytest
 from conftest import EXAMPLES
 
 from qwen_audio_cli.layout import WEIGHTS
+from qwen_audio_cli.records import Label, Record
 from qwen_audio_cli.training.manifest import Item, write
 
 pytest.importorskip("jiwer", reason="jiwer, of the extra 'bench', is not installed")
@@ -89,3 +90,23 @@ def test_lines_are_measured_on_the_test_items(data: Path, tmp_path: Path) -> Non
     table = ran.stdout.splitlines()
     assert len(table) == 2 + len(rows)
     assert f"| {two} | at most 15.0 % | 200.0 % | 200.0 % | 1 | missed |" in table
+
+
+def test_labels_count_alike_however_few_items_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says `female` of everybody is right of most clips, and half right."""
+    monkeypatch.syspath_prepend(os.fspath(SCRIPT.parent))
+    from mini_lines import shares_by_label
+
+    items = [
+        recorded("en-one-participant", task="gender", target=target)
+        for target in ("female", "female", "male", "female")
+    ]
+    woman = Record(
+        id="0" * 32,
+        task="gender",
+        file="a",
+        model="m@1",
+        options="0" * 12,
+        labels=(Label("female", 1.0),),
+    )
+    assert shares_by_label(items, [woman] * 4) == {"female": 1.0, "male": 0.0}

@@ -14,19 +14,17 @@ from ..records import SCHEMA_VERSION
 _OPENING = b'{"schema":%d,"id":"' % SCHEMA_VERSION
 _ID_BYTES = 16
 _BLOCK = 1 << 16
-_BETWEEN = "\0"  # names; in no path
 
 
 class Journal:
     """The ids of the records in an output, and the names of the sources that they are about.
 
     Two sources of equal content have one id and need two records. Error records do not count, so
-    that their sources are tried again. A record takes about 200 bytes of memory.
+    that their sources are tried again. A record takes about 250 bytes of memory.
     """
 
     def __init__(self) -> None:
-        self._names: dict[bytes, str] = {}
-        self._count = 0
+        self._names: dict[bytes, list[str]] = {}
 
     @classmethod
     def read(cls, path: Path) -> Journal:
@@ -53,9 +51,7 @@ class Journal:
 
     def add(self, identifier: bytes, name: str) -> None:
         """Take note of a record."""
-        before = self._names.get(identifier)
-        self._names[identifier] = name if before is None else f"{before}{_BETWEEN}{name}"
-        self._count += 1
+        self._names.setdefault(identifier, []).append(name)
 
     def take(self, identifier: str, name: str) -> bool:
         """Say whether there is a record of the source of that name already, using it up.
@@ -63,25 +59,16 @@ class Journal:
         A record of another name counts where the source was called so before it was moved, not
         where that is another file, which needs its own.
         """
-        key = bytes.fromhex(identifier)
-        kept = self._names.get(key)
-        if kept is None:
-            return False
-        names = kept.split(_BETWEEN)
+        names = self._names.get(bytes.fromhex(identifier), [])
         own = name if name in names else next((n for n in names if not _is_another(n, name)), None)
         if own is None:
             return False
         names.remove(own)
-        self._count -= 1
-        if names:
-            self._names[key] = _BETWEEN.join(names)
-        else:
-            del self._names[key]
         return True
 
     def __len__(self) -> int:
         """Count the records that have not been taken."""
-        return self._count
+        return sum(map(len, self._names.values()))
 
 
 def _is_another(name: str, source: str) -> bool:

@@ -64,18 +64,13 @@ def _in_a_room(wave: _Wave, draw: np.random.Generator) -> _Wave:
     echo = draw.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
     echo *= np.sqrt(draw.uniform(*ECHO_SHARES) / np.square(echo).sum())
     echo[0] = 1.0  # the sound itself
-    size = len(wave) + length
-    both = np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(echo, size), size)
-    heard: _Wave = both[: len(wave)]
-    return heard
+    return _shaped(wave, np.fft.rfft(echo, _size(len(wave) + length)))
 
 
 def _noise(wave: _Wave, draw: np.random.Generator) -> _Wave:
     """Noise as long as the wave: white, or softer towards high frequencies, up to brown."""
-    noise = _shaped(
-        draw.standard_normal(len(wave)),
-        np.maximum(_frequencies(len(wave)), 20.0) ** -draw.uniform(0.0, 1.0),
-    )
+    softer = np.maximum(_frequencies(len(wave)), 20.0) ** -draw.uniform(0.0, 1.0)
+    noise = _shaped(draw.standard_normal(len(wave)), softer)
     below = 10 ** (-draw.uniform(*NOISE_DECIBELS) / 20)
     gain = below * float(np.sqrt(np.square(wave).mean() / np.square(noise).mean()))
     return noise * gain
@@ -92,10 +87,16 @@ def _over_a_line(wave: _Wave, draw: np.random.Generator) -> _Wave:
 
 
 def _frequencies(length: int) -> _Wave:
-    return np.fft.rfftfreq(length, 1 / SAMPLE_RATE).astype(np.float64)
+    return np.fft.rfftfreq(_size(length), 1 / SAMPLE_RATE).astype(np.float64)
 
 
-def _shaped(wave: _Wave, gain: _Wave) -> _Wave:
+def _size(length: int) -> int:
+    """How long a transform of so many samples is: of a power of two it takes a fraction."""
+    return 1 << (length - 1).bit_length()
+
+
+def _shaped(wave: _Wave, gain: _Wave | NDArray[np.complex128]) -> _Wave:
     """A wave of which each frequency is multiplied by its gain."""
-    shaped: _Wave = np.fft.irfft(np.fft.rfft(wave) * gain, len(wave))
+    size = 2 * (len(gain) - 1)
+    shaped: _Wave = np.fft.irfft(np.fft.rfft(wave, size) * gain, size)[: len(wave)]
     return shaped

@@ -41,9 +41,9 @@ FIRST_CLIPS = 200
 """How many clips the norm begins with."""
 
 
-RETAKEN = frozenset({"asr", "translation", "language", "gender", "instrument", "sound-event"})
-"""The tasks whose answer is the same of another take (`retake.py`): how high and how loud a note is
-differs, and when a word is said."""
+RETAKEN = frozenset({"asr", "translation", "language", "gender"})
+"""The tasks whose answer is the same of another take (`retake.py`): when a word is said differs,
+and how high a note is. Instruments and other sounds gained nothing by takes."""
 
 LONGEST_RETAKEN = 26.0
 """Seconds of a recording that is no longer than an encoder's window however slow it is played."""
