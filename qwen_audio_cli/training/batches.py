@@ -18,13 +18,12 @@ import soundfile
 from torch import Tensor
 
 from ..audio import SAMPLE_RATE, Clip
-from ..audio.decode import Audio
+from ..audio.decode import Audio, Samples
 from ..audio.segment import uncut
 from ..audio.sources import Source
 from ..errors import UsageError
 from ..families.base import Job, Lesson, Subject, Teachable, TooLong
 from .manifest import Item
-from .retake import Samples
 
 AHEAD = 2
 """Batches that are read before they are needed."""

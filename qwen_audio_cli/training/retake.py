@@ -12,6 +12,7 @@ import soxr
 from numpy.typing import NDArray
 
 from ..audio import SAMPLE_RATE
+from ..audio.decode import Samples
 
 SPEEDS = (0.9, 1.1)
 """How fast a retake is played: what is said is as high as it is fast, as if by another voice."""
@@ -34,7 +35,6 @@ NOISE_DECIBELS = (8.0, 40.0)
 _MIDDLE = 1_000.0  # Hz; what is as loud as before, however a line tilts
 _STEEPNESS = 6  # of a line's edges: 36 dB an octave
 
-Samples = NDArray[np.float32]
 _Wave = NDArray[np.float64]
 
 

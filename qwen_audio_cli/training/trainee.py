@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
+from ..audio.decode import Samples
 from ..errors import OutputWriteError, UsageError
 from ..families.base import Teachable
 from ..layout import SINGLE, small_names
@@ -24,7 +25,6 @@ from .files import write_tensors
 from .manifest import Item
 from .network import Anatomy, anatomy
 from .recipe import Recipe
-from .retake import Samples
 from .step import answer_losses
 
 THINKERS = ("qwen-omni", "qwen3-omni-captioner")

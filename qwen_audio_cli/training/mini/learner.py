@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...audio import SAMPLE_RATE
+from ...audio.decode import Samples
 from ...families.base import Job, Lesson, Subject
 from ...families.mini import Mini
 from ...families.mini_config import LORA
@@ -24,7 +25,7 @@ from ..augment import mask_stretches, spec_augment, with_noise
 from ..batches import Ear, Example, clip_of, heard
 from ..manifest import Item
 from ..network import Anatomy, anatomy
-from ..retake import Samples, retaken
+from ..retake import retaken
 from ..step import answer_losses
 from .hearing import Hearing, said_in, spelled
 from .recipe import MiniRecipe
